@@ -1,0 +1,83 @@
+"""Task distribution for Python over ZeroMQ, peer to peer, with no server to install.
+
+>>> from zmqtasks import Client
+>>> with Client() as client:
+...     client.submit(lambda x: x + 1, 41).result()
+42
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from zmqtasks.errors import (
+    ClientClosed,
+    ForeignFuture,
+    ForkedClient,
+    NotInTask,
+    NotPicklable,
+    QueueFull,
+    RemoteError,
+    TaskCancelled,
+    TooDeep,
+    UpstreamFailed,
+    WorkerLost,
+    ZmqTasksError,
+)
+
+if TYPE_CHECKING:
+    from zmqtasks.client import Client
+    from zmqtasks.context import current
+    from zmqtasks.future import Future
+    from zmqtasks.messages import State
+    from zmqtasks.progress import progress_bar
+    from zmqtasks.waiting import as_completed
+
+# Loaded when they are first used: a worker needs none of them, and a program that only catches errors neither.
+_LAZY = {
+    "Client": "client",
+    "Future": "future",
+    "State": "messages",
+    "as_completed": "waiting",
+    "current": "context",
+    "progress_bar": "progress",
+}
+
+__version__ = "0.1.0"
+
+__all__ = [  # noqa: RUF022 - by what they are for
+    # submitting
+    "Client",
+    "Future",
+    "State",
+    "as_completed",
+    "progress_bar",
+    # inside a task
+    "current",
+    # errors
+    "ZmqTasksError",
+    "ClientClosed",
+    "ForeignFuture",
+    "ForkedClient",
+    "NotInTask",
+    "NotPicklable",
+    "QueueFull",
+    "RemoteError",
+    "TaskCancelled",
+    "TooDeep",
+    "UpstreamFailed",
+    "WorkerLost",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'zmqtasks' has no attribute {name!r}")
+    value = getattr(import_module(f"zmqtasks.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

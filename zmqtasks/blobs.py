@@ -1,0 +1,116 @@
+"""Large buffers: out of the pickled stream, in shared memory where the system has it, named by their hash.
+
+A buffer of 64 KiB or more leaves the stream and travels as a frame of its own. One over 1 MiB lies in an anonymous
+shared memory file (memfd): it is copied once, when it is submitted (what a task gets is what was there at that
+moment), and every process maps that copy privately, so that a task may write to its arrays and nobody else sees it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import threading
+import weakref
+from collections import OrderedDict
+
+FRAME_BYTES_MIN = 64 << 10  # a smaller buffer stays in the stream: a copy is cheaper than a frame
+BLOB_BYTES_MIN = (1 << 20) + 1
+FILES_MAX = 256  # open memory files; beyond them buffers travel through the socket
+RECENT_BYTES_MAX = 256 << 20  # what a client keeps of the blobs it sent last, in case they come again
+
+
+class Buffer:
+    """Bytes out of band. `memory` is None while they lie in the memory file `file`; `digest` names a shared one."""
+
+    __slots__ = ("__weakref__", "digest", "file", "memory", "nbytes")
+
+    _open = 0
+
+    def __init__(self, nbytes: int, *, memory: object = None, file: int = -1, digest: bytes = b"") -> None:
+        self.nbytes = nbytes
+        self.memory = memory
+        self.file = file
+        self.digest = digest
+        if file >= 0:
+            Buffer._open += 1
+            weakref.finalize(self, _close, file)
+
+    def map(self) -> object:
+        """Its bytes as an object with the buffer protocol, writable and this process's own."""
+        if self.file < 0:
+            return self.memory
+        return mmap.mmap(self.file, self.nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def _close(file: int) -> None:
+    Buffer._open -= 1
+    os.close(file)
+
+
+def received(file: int, nbytes: int, digest: bytes = b"") -> Buffer:
+    """A buffer that another process sent as a memory file; copied into memory where too many are open already."""
+    if Buffer._open < FILES_MAX:
+        return Buffer(nbytes, file=file, digest=digest)
+    memory = bytearray(nbytes)
+    with os.fdopen(file, "rb", buffering=0) as stream:
+        view, done = memoryview(memory), 0
+        while done < nbytes and (size := stream.readinto(view[done:])):
+            done += size
+    return Buffer(nbytes, memory=memory, digest=digest)
+
+
+def hold(view: memoryview) -> Buffer:
+    """Keep the bytes of `view` as they are now: those of a `bytes` by reference, others copied."""
+    if view.nbytes < BLOB_BYTES_MIN or Buffer._open >= FILES_MAX or not hasattr(os, "memfd_create"):
+        return Buffer(view.nbytes, memory=view if isinstance(view.obj, bytes) else bytearray(view))
+    try:
+        file = os.memfd_create("zmqtasks", os.MFD_CLOEXEC)
+    except OSError:  # no descriptor left, or the system forbids it
+        return Buffer(view.nbytes, memory=view if isinstance(view.obj, bytes) else bytearray(view))
+    try:
+        done = 0
+        while done < view.nbytes:
+            done += os.write(file, view[done : done + (1 << 30)])
+    except OSError as error:
+        os.close(file)
+        raise MemoryError(f"no shared memory for {view.nbytes:,} bytes: {error}") from error
+    return Buffer(view.nbytes, file=file)
+
+
+class Shelf:
+    """The buffers of a client that travel once: by hash, the last ones kept for the next submit."""
+
+    def __init__(self) -> None:
+        self._by_digest: weakref.WeakValueDictionary[bytes, Buffer] = weakref.WeakValueDictionary()
+        self._recent: OrderedDict[bytes, Buffer] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def hold(self, view: memoryview) -> Buffer:
+        """The buffer of these bytes, the same object as long as one with the same bytes is about."""
+        return hold(view) if view.nbytes < BLOB_BYTES_MIN else self.hold_always(view)
+
+    def hold_always(self, data: bytes | bytearray | memoryview) -> Buffer:
+        """The same, for bytes of any size."""
+        view = memoryview(data).cast("B")
+        digest = hashlib.sha256(view).digest()
+        with self._lock:
+            buffer = self._by_digest.get(digest)
+            if buffer is None:
+                buffer = hold(view)
+                buffer.digest = digest
+                self._by_digest[digest] = buffer
+            self._keep(buffer)
+        return buffer
+
+    def _keep(self, buffer: Buffer) -> None:
+        recent = self._recent
+        if buffer.digest in recent:
+            recent.move_to_end(buffer.digest)
+            return
+        recent[buffer.digest] = buffer
+        self._bytes += buffer.nbytes
+        while self._bytes > RECENT_BYTES_MAX:
+            _, old = recent.popitem(last=False)
+            self._bytes -= old.nbytes

@@ -1,0 +1,140 @@
+"""Calls as tasks: what a submit makes of a function and its arguments."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from zmqtasks import payload as payloads
+from zmqtasks.blobs import Shelf
+from zmqtasks.culprit import culprit
+from zmqtasks.errors import ForeignFuture, NotPicklable
+from zmqtasks.functions import Functions
+from zmqtasks.future import Future
+from zmqtasks.messages import Task
+from zmqtasks.options import Options
+
+_SPAN_BYTES_MAX = 256 << 10  # a span's payload is sent again for each part of it that runs elsewhere
+_SPAN_ITEMS_MAX = 1000
+_SPANS_A_WORKER = 8  # how finely a map is cut: the last spans even out what the first got wrong
+
+
+class Calls:
+    """Pickles calls for one client: thread-safe, with a pickler a thread."""
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+        self._functions: Functions = host.functions
+        self._shelf = Shelf()
+        self._local = threading.local()
+
+    def task(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task:
+        """One call; futures among its arguments are its needs."""
+        number, _, data = self._functions.find(fn)
+        if data is not None and not kwargs:
+            atoms = payloads.ATOMS
+            for arg in args:
+                if type(arg) not in atoms:
+                    break
+            else:
+                payload = payloads.dump_atoms(args)
+                if payload is not None:
+                    return Task(self._host.ids.next(), number, payload, options)
+        args = tuple([payloads.out_of_band(arg) for arg in args])
+        call: Any = args if data is not None and not kwargs else [args, kwargs] if data is not None else [args, kwargs, fn]
+        payload, needs = self._pack(call, fn)
+        task = Task(self._host.ids.next(), number, payload, options)
+        if needs:
+            task.needs = tuple(future.number for future in needs)
+            task.inputs = tuple(needs)
+        return task
+
+    def spans(self, fn: Callable[..., Any], items: list[Any], size: int, options: Options, *, star: bool) -> list[Task]:
+        """A call for each of `items` (with `star`, of its elements), as spans of at most `size`; ids are consecutive.
+
+        Spans take no needs: `NotASpan` where a future is among the arguments.
+        """
+        number, _, data = self._functions.find(fn)
+        tasks: list[Task] = []
+        base = self._host.ids.block(len(items))
+        work = [(at, min(at + size, len(items))) for at in range(0, len(items), size)][::-1]
+        while work:
+            first, end = work.pop()
+            part = items[first:end]
+            payload, needs = self._pack((star, part) if data is not None else (star, part, fn), fn)
+            if needs:
+                raise NotASpan
+            if len(payload) > _SPAN_BYTES_MAX and end - first > 1:
+                middle = (first + end) // 2
+                work += [(middle, end), (first, middle)]
+                continue
+            tasks.append(Task(base + first, number, payload, options, count=end - first, span=True))
+        return tasks
+
+    def span_size(self, items: int) -> int:
+        """How many of `items` go into a span, where the user does not say."""
+        return max(1, min(_SPAN_ITEMS_MAX, -(-items // (self._host.workers * _SPANS_A_WORKER))))
+
+    def value(self, value: Any) -> payloads.Packed:
+        """A value that many tasks will take: named by its hash, so that it travels once."""
+        payload, needs = self._pack(payloads.out_of_band(value), None)
+        if needs:
+            raise ForeignFuture("a future cannot be scattered: pass it to the tasks as it is")
+        data, buffers = (payload, []) if isinstance(payload, bytes) else (payload.data, payload.buffers)
+        return payloads.Packed(self._shelf.hold_always(data), buffers)
+
+    def _pack(self, value: Any, fn: Callable[..., Any] | None) -> tuple[payloads.Payload, list[Future[Any]]]:
+        local = self._local
+        pickler = getattr(local, "pickler", None)
+        if pickler is None:
+            local.needs = []
+            local.pickler = pickler = payloads.Pickler(self._depend, self._shelf.hold)
+        local.needs = needs = []
+        try:
+            return pickler.pack(value), needs
+        except (ForeignFuture, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
+            raise self._explain(value, fn, error) from error
+
+    def _depend(self, future: Any) -> int:
+        if not isinstance(future, Future) or future.host is not self._host:
+            kind = "another client" if isinstance(future, Future) else "another library"
+            raise ForeignFuture(f"a future of {kind} is among the arguments ({future!r}): pass its result instead")
+        needs: list[Future[Any]] = self._local.needs
+        if future not in needs:
+            needs.append(future)
+        return needs.index(future)
+
+    def _explain(self, value: Any, fn: Callable[..., Any] | None, error: Exception) -> NotPicklable:
+        """Where in a call the thing is that cannot be pickled."""
+        if fn is None:
+            parts = [(value, "value")]
+        elif isinstance(value[0], bool):  # a span
+            parts = [(item, f"items[{index}]") for index, item in enumerate(value[1])]
+        else:
+            args, kwargs = (value, {}) if isinstance(value, tuple) else value[:2]
+            parts = [(arg, f"args[{index}]") for index, arg in enumerate(args)]
+            parts += [(arg, f"kwargs[{name!r}]") for name, arg in kwargs.items()]
+        if fn is not None:
+            parts.append((fn, "the function"))
+        found = culprit(parts)
+        if found is None:
+            return NotPicklable(f"a call cannot be pickled: {error}")
+        thing, path = found
+        return NotPicklable(f"{path} cannot be pickled: {type(thing).__qualname__} ({error})")
+
+
+class NotASpan(Exception):  # noqa: N818 - a fact
+    """A future is among the arguments: each call is a task of its own."""
+
+
+def rows(iterables: Iterable[Iterable[Any]]) -> list[Any]:
+    """The arguments of a `map`: of several iterables, tuples."""
+    first, *others = iterables
+    return list(zip(first, *others, strict=False)) if others else list(first)
+
+
+__all__ = ["Calls", "NotASpan", "itertools", "rows"]

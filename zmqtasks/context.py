@@ -1,0 +1,103 @@
+"""What a task knows of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from time import perf_counter
+from typing import Any, TypeVar
+
+from zmqtasks import wire
+from zmqtasks.calls import Calls
+from zmqtasks.client import Submitter
+from zmqtasks.errors import NotInTask
+from zmqtasks.nodes import child
+from zmqtasks.nodes.upstream import upstream
+
+T = TypeVar("T")
+
+_REPORT_S = 0.1  # progress goes out this often at most
+
+
+class Context:
+    """The running task, as itself sees it."""
+
+    def __init__(self, process: child.Child, item: child.Item) -> None:
+        self._process = process
+        self._item = item
+        self._reported = 0.0
+
+    @property
+    def id(self) -> str:
+        """The task's id, the same as its future's."""
+        return f"{self._process.cluster[0]}-{self._process.running_id(self._item)}"
+
+    @property
+    def name(self) -> str:
+        """Its name: the option, or the function's."""
+        return self._process.name_of(self._item)
+
+    @property
+    def attempt(self) -> int:
+        """1 at the first run, 2 where a worker was lost under it."""
+        more = self._item[4]
+        return more.attempt if more is not None else 1
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The option `tags`."""
+        more = self._item[4]
+        return dict(more.options.tags) if more is not None and more.options is not None else {}
+
+    @property
+    def client(self) -> Submitter:
+        """Submits to the dispatcher that this task came from. Waiting for what it submits gives the slot away."""
+        global _client  # noqa: PLW0603 - one a process
+        if _client is None:
+            host = upstream(self._process)
+            _client = Submitter(host, Calls(host))
+        return _client
+
+    def cancelled(self) -> bool:
+        """Whether whoever asked for this task has cancelled it since it started."""
+        return bool(self._process.unwanted)
+
+    def progress(self, done: float, total: float | None = None, message: str = "", **meta: Any) -> None:
+        """Say how far the task is: its future shows the last word. Ten a second go out, and the last one always."""
+        process = self._process
+        if process.item is not self._item:
+            return  # a thread that outlived its task
+        report = wire.Progress(process.running_id(self._item), done, total, message, meta)
+        now = perf_counter()
+        if now - self._reported >= _REPORT_S:
+            self._reported = now
+            process.progress = None
+            process.send(wire.simple(report))
+        else:
+            process.progress = report
+            process.trace()
+
+    def track(self, iterable: Iterable[T], total: float | None = None) -> Iterator[T]:
+        """Go through `iterable`, saying how far it is; `total` is its length where it has one."""
+        if total is None:
+            total = len(iterable) if hasattr(iterable, "__len__") else None
+        done = 0
+        for done, item in enumerate(iterable):
+            self.progress(done, total)
+            yield item
+        self.progress(done + 1 if total != 0 else 0, total)
+
+
+_client: Submitter | None = None
+_context: Context | None = None
+
+
+def current() -> Context:
+    """The running task; `NotInTask` outside one."""
+    global _context  # noqa: PLW0603 - of the running task
+    process = child.RUNNING
+    item = process.item if process is not None else None
+    if process is None or item is None:
+        raise NotInTask("current() is for the inside of a task: no task is running here")
+    if _context is None or _context._item is not item:  # noqa: SLF001
+        _context = Context(process, item)
+    return _context

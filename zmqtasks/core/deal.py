@@ -1,0 +1,111 @@
+"""Who is given what: the queue's head to the peers that have credit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zmqtasks.core.ledger import Ledger
+from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, SHORT_S, STEAL_S, WINDOW_S, Pace
+from zmqtasks.core.peer import Peer
+from zmqtasks.messages import LEASED, QUEUED, Run, Task
+
+
+class Dealer:
+    """Deals what is ready. `slots`: how many peers may be at work at a time, not counting those that wait."""
+
+    def __init__(self, ledger: Ledger, slots: int | None) -> None:
+        self.ledger = ledger
+        self.slots = slots
+        self.pace = Pace()
+
+    def cost_s(self, task: Task, items: int) -> float:
+        """The estimate for `items` of `task`, 0 where its function is not known yet."""
+        return (self.pace.cost_s(task.fn) or 0.0) * items
+
+    def deal(self, peers: Iterable[Peer], now: float) -> list[tuple[Peer, Run]]:
+        """Take tasks from the queue into hands, the emptiest first; each is given its share, so that all have some."""
+        ready = self.ledger.ready
+        takers = self._takers(peers)
+        runs = []
+        for index, peer in enumerate(takers):
+            share = -(-ready.size // (len(takers) - index))
+            first = peer.next_ordinal
+            if share and (tasks := self._fill(peer, share)):
+                moved = sum([task.count for task in tasks])
+                self.ledger.counts[QUEUED] -= moved
+                self.ledger.counts[LEASED] += moved
+                peer.watch(now)
+                runs.append((peer, Run(first, tasks)))
+        return runs
+
+    def _takers(self, peers: Iterable[Peer]) -> list[Peer]:
+        """The peers that have room, the emptiest first."""
+        peers = list(peers)
+        takers = [peer for peer in peers if peer.open() and (not peer.items or peer.hand_s < WINDOW_S * peer.slots)]
+        takers.sort(key=lambda peer: peer.hand_s)
+        if self.slots is None:
+            return takers
+        room = self.slots - sum(1 for peer in peers if peer.hand and not peer.waiting)
+        if room < 0:  # those that had waited are back: nothing more until some are through
+            return []
+        idle = [peer for peer in takers if not peer.hand]
+        return idle[:room] + [peer for peer in takers if peer.hand]
+
+    def _fill(self, peer: Peer, share: int) -> list[Task]:
+        """Up to `share` items from the queue's head into the hand of `peer`, within its credit."""
+        ready = self.ledger.ready
+        tasks: list[Task] = []
+        while share > 0 and (level := ready.level()) is not None:
+            task = level[0]
+            cost = self.pace.cost_s(task.fn)
+            if cost is None:
+                room, cost = peer.slots - peer.items, WINDOW_S
+                share = min(share, room)  # nothing follows it, of whatever function
+            else:
+                ahead = (2 if cost < SHORT_S else 1) * peer.slots - peer.items
+                room = max(ahead, int((WINDOW_S * peer.slots - peer.hand_s) / cost))
+            room = min(room, share, HAND_MAX - peer.items)
+            if room <= 0 or (peer.bytes + len(task.payload) > HAND_BYTES_MAX and peer.items >= 2 * peer.slots):
+                break
+            if room < task.count:
+                task = self.ledger.split(task, room)
+            else:
+                level.popleft()
+            ready.forget(task)
+            share -= task.count
+            peer.give(task, cost * task.count)
+            task.state = LEASED  # from QUEUED, as `level` says; the counts follow once for all
+            task.attempt += 1
+            tasks.append(task)
+        return tasks
+
+    def overdue(self, peers: Iterable[Peer], now: float) -> list[Peer]:
+        """Those whose running task has outlasted the credit: what has not started must come back."""
+        late = [peer for peer in peers if peer.due is not None and peer.due <= now]
+        for peer in late:
+            peer.due = None
+            peer.overdue = True
+        return [peer for peer in late if not peer.asked]
+
+    def steal(self, peers: Iterable[Peer]) -> list[Peer]:
+        """Whom to recall from: another idles, or something of a higher priority waits."""
+        ready = self.ledger.ready
+        rich = [peer for peer in peers if self._can_return(peer)]
+        if not rich:
+            return []
+        if ready.size:
+            level = ready.level()
+            priority = level[0].options.priority if level else 0
+            return [peer for peer in rich if peer.priority < priority and not peer.waiting]
+        idle = [peer for peer in peers if not peer.hand and peer.open()]
+        busy = sum(1 for peer in peers if peer.hand and not peer.waiting)
+        room = len(idle) if self.slots is None else min(len(idle), self.slots - busy)
+        rich.sort(key=lambda peer: peer.hand_s, reverse=True)
+        return rich[: max(0, room)]
+
+    @staticmethod
+    def _can_return(peer: Peer) -> bool:
+        """Whether it holds enough that has not started to be worth the asking."""
+        if peer.asked or peer.barren or peer.ending >= 0 or peer.items <= peer.slots:
+            return False
+        return peer.overdue or peer.hand_s * (peer.items - peer.slots) / peer.items >= STEAL_S

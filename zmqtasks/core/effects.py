@@ -1,0 +1,56 @@
+"""What a machine tells its host to do, in this order."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from zmqtasks.messages import Task
+
+ACCEPTED, DELIVERED, SETTLED = "accepted", "delivered", "settled"
+
+
+class Record(NamedTuple):
+    """For the journal, before anything else of the turn: `kind` (accepted, delivered, settled) of tasks.
+
+    `payloads` go with settled successes and failures, entry by entry. A span's record speaks of its `count` ids.
+    """
+
+    kind: str
+    tasks: list[Task]
+    state: int = 0
+    payloads: list[Any] = []  # noqa: RUF012 - never written
+
+
+class Send(NamedTuple):
+    """`message` to `peer`."""
+
+    peer: int
+    message: Any
+
+
+class Settle(NamedTuple):
+    """Final outcomes: each task with its payload: a value, an exception, or the reason as text.
+
+    UPSTREAM_FAILED has (id of the failed task, its state, its payload). The payload of a succeeded span is the list of
+    its values; of any other state it speaks for each of its ids.
+    """
+
+    state: int
+    tasks: list[Task]
+    payloads: list[Any]
+
+
+class Answer(NamedTuple):
+    """The answer to `Cancel`: whether the task is cancelled."""
+
+    token: Any
+    cancelled: bool
+
+
+class End(NamedTuple):
+    """Kill `peer`: its running task is to be cancelled by force; `Lost` will follow."""
+
+    peer: int
+
+
+Effect = Record | Send | Settle | Answer | End

@@ -1,0 +1,218 @@
+"""Every task that is not settled, its state, and what waits for its outcome: the dispatcher's memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from zmqtasks.core.effects import SETTLED, Record, Settle
+from zmqtasks.core.join import Addresses, Join, Slot
+from zmqtasks.core.queue import Later, Ready, split
+from zmqtasks.messages import (
+    CANCELLED,
+    DEAD,
+    FAILED,
+    FINAL_FROM,
+    LEASED,
+    NEW,
+    QUEUED,
+    SCHEDULED,
+    SUCCEEDED,
+    UPSTREAM_FAILED,
+    WAITING,
+    Task,
+    Value,
+)
+
+TRANSITIONS: tuple[frozenset[int], ...] = (
+    frozenset({WAITING, SCHEDULED, QUEUED, CANCELLED}),  # NEW
+    frozenset({SCHEDULED, QUEUED, UPSTREAM_FAILED, CANCELLED}),  # WAITING
+    frozenset({QUEUED, CANCELLED}),  # SCHEDULED
+    frozenset({LEASED, CANCELLED}),  # QUEUED
+    frozenset({QUEUED, SUCCEEDED, FAILED, CANCELLED, DEAD}),  # LEASED
+    *(frozenset[int]() for _ in range(FINAL_FROM, DEAD + 1)),
+)
+
+Delivery = tuple[Slot, int, int, Any]  # slot, id of the task whose outcome it is, its state, value or reason
+
+
+def _value(task: Task, place: int, state: int, payload: Any) -> Any:
+    """The outcome of item `place` of `task` as the input of another, or the reason why there is none."""
+    return Value(payload, place if task.span else -1) if state == SUCCEEDED else payload
+
+
+class Ledger:
+    """Tasks by id, items by state, the queue, and the addresses of outcomes."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, Task] = {}  # a span stands under its first id
+        self.spans: set[int] = set()  # the keys of the spans of several
+        self.counts: list[int] = [0] * (DEAD + 1)  # items by state
+        self.submitted = 0
+        self.ready = Ready()
+        self.later = Later()
+        self.addresses = Addresses()
+        self.records: list[Record] = []  # what this turn has for the journal
+        self.settles: list[Settle] = []  # what this turn has for those who asked
+
+    @property
+    def pending(self) -> int:
+        """How many tasks are not settled."""
+        return self.submitted - sum(self.counts[FINAL_FROM:])
+
+    def find(self, id_: int) -> Task | None:
+        """The task, or the span that holds it; None if it is settled or was never submitted."""
+        task = self.tasks.get(id_)
+        if task is None and self.spans:
+            key = max((key for key in self.spans if key < id_), default=None)
+            task = self.tasks[key] if key is not None and id_ < key + self.tasks[key].count else None
+        return task
+
+    # ---- intake --------------------------------------------------------------------------------------------------
+
+    def add(self, task: Task, known: dict[int, tuple[int, Any]], now: float) -> None:
+        """A new task: wherever its needs and its countdown put it."""
+        self.tasks[task.id] = task
+        if task.count > 1:
+            self.spans.add(task.id)
+        if task.needs:
+            self._await(task, known, now)
+        else:
+            self._schedule(task, now)
+
+    def _schedule(self, task: Task, now: float) -> None:
+        if task.options.countdown:
+            self.move(task, SCHEDULED)
+            self.later.push(now + task.options.countdown, task)
+        else:
+            self.move(task, QUEUED)
+            self.ready.push(task)
+
+    def release_due(self, now: float) -> None:
+        """What was scheduled and is due is queued."""
+        for task in self.later.due(now):
+            self.move(task, QUEUED)
+            self.ready.push(task)
+
+    def _await(self, task: Task, known: dict[int, tuple[int, Any]], now: float) -> None:
+        self.move(task, WAITING)
+        join = Join(task, len(task.needs))
+        for index, id_ in enumerate(task.needs):
+            if id_ in known:
+                self.deliver([(Slot(join, index), id_, *known[id_])], now)
+            elif self.find(id_) is not None:
+                self.addresses.add(id_, Slot(join, index))
+            else:
+                self.deliver([(Slot(join, index), id_, *self._just_settled(id_))], now)
+
+    def _just_settled(self, id_: int) -> tuple[int, Any]:
+        """State and value of what was settled in this very turn: whoever submitted could not know it yet."""
+        for state, tasks, payloads in self.settles:
+            for task, payload in zip(tasks, payloads, strict=True):
+                if task.id <= id_ < task.id + task.count:
+                    return state, _value(task, id_ - task.id, state, payload)
+        return UPSTREAM_FAILED, "no such task"
+
+    # ---- moves ---------------------------------------------------------------------------------------------------
+
+    def move(self, task: Task, state: int) -> None:
+        """To another state that is not final."""
+        if state not in TRANSITIONS[task.state]:
+            raise AssertionError(f"task {task.id} cannot go from state {task.state} to {state}")
+        self.counts[task.state] -= task.count
+        self.counts[state] += task.count
+        task.state = state
+
+    def requeue(self, tasks: Iterable[Task]) -> None:
+        """What was out goes to the head of the queue, in its order."""
+        for task in reversed(list(tasks)):
+            task.peer = task.ordinal = -1
+            self.move(task, QUEUED)
+            self.ready.push_front(task)
+
+    def split(self, task: Task, items: int) -> Task:
+        """Cut `items` off the front of a span; both parts are known, the front has no place yet."""
+        self.spans.discard(task.id)
+        front = split(task, items)
+        for part in (front, task):
+            self.tasks[part.id] = part
+            if part.count > 1:
+                self.spans.add(part.id)
+        return front
+
+    def single(self, task: Task, id_: int) -> Task:
+        """The task of that one id, out of a span that is in no hand; its neighbours stay where the span was."""
+        fronts = [self.split(task, id_ - task.id)] if id_ > task.id else []
+        if task.count > 1:
+            fronts.append(self.split(task, 1))
+        if fronts and task.state == QUEUED:
+            self.ready.insert(task, fronts)
+        elif fronts and task.state == SCHEDULED:
+            self.later.insert(task, fronts)
+        elif fronts:
+            self.addresses.fork(task, fronts)
+        return self.tasks[id_]
+
+    # ---- outcomes ------------------------------------------------------------------------------------------------
+
+    def settle(self, state: int, tasks: list[Task], payloads: list[Any]) -> list[Delivery]:
+        """The one end of every task. Gives back what is to be delivered to those that waited for it."""
+        known, counts, ready = self.tasks, self.counts, self.ready
+        for task in tasks:
+            if state not in TRANSITIONS[task.state]:
+                raise AssertionError(f"task {task.id} cannot go from state {task.state} to {state}")
+            if task.state == QUEUED:
+                ready.forget(task)
+            counts[task.state] -= task.count
+            counts[state] += task.count
+            task.state = state
+            known.pop(task.id, None)
+            if task.count > 1:
+                self.spans.discard(task.id)
+        self.records.append(Record(SETTLED, tasks, state, payloads))
+        self.settles.append(Settle(state, tasks, payloads))
+        return self._addressed(state, tasks, payloads) if self.addresses else []
+
+    def _addressed(self, state: int, tasks: list[Task], payloads: list[Any]) -> list[Delivery]:
+        work: list[Delivery] = []
+        for task, payload in zip(tasks, payloads, strict=True):
+            for place, slots in self.addresses.take_span(task.id, task.count):
+                value = _value(task, place, state, payload)
+                work += [(slot, task.id + place, state, value) for slot in slots]
+        return work
+
+    def deliver(self, work: list[Delivery], now: float) -> None:
+        """Outcomes to their addresses, and what follows from a failure; no recursion, for chains may be long."""
+        while work:
+            (join, index), id_, state, value = work.pop()
+            body = join.body
+            if body.state != WAITING:
+                continue  # it failed by another slot, or was cancelled
+            if state != SUCCEEDED:
+                work += self.settle(UPSTREAM_FAILED, [body], [(id_, state, value)])
+            elif join.fill(index, value):
+                body.inputs = tuple(join.values)
+                self._schedule(body, now)
+
+    # ---- invariants ----------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Assert what must hold of tasks, counters, queue and addresses."""
+        items: Counter[int] = Counter()
+        for key, task in self.tasks.items():
+            assert key == task.id, f"task {task.id} stands under {key}"
+            assert task.count == 1 or task.span, f"task {key} has items and is no span"
+            assert (task.count > 1) == (key in self.spans), f"span {key} is not where spans are"
+            assert task.state < FINAL_FROM, f"task {key} is settled and still here"
+            assert task.state == LEASED or task.peer == -1, f"task {key} is in state {task.state} and has a peer"
+            items[task.state] += task.count
+        assert self.spans <= self.tasks.keys(), "a span that is no task"
+        for state in range(FINAL_FROM):
+            assert self.counts[state] == items[state], f"{self.counts[state]} counted, {items[state]} in state {state}"
+        assert sum(self.counts) == self.submitted, "the counters do not balance"
+        queued = self.ready.tasks()
+        assert sum(task.count for task in queued) == self.ready.size == items[QUEUED], "the queue's size"
+        assert len({task.id for task in queued}) == len(queued), "a task is queued twice"
+        for id_ in self.addresses.ids():
+            assert self.find(id_) is not None, f"task {id_} is waited for and gone"

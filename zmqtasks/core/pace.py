@@ -1,0 +1,39 @@
+"""Credit, measured in time: how much a peer may have in hand.
+
+A child is sent about as much as it can run in a few milliseconds, so that short tasks stream and long ones go one by
+one. A function that has no outcome yet goes one a slot. Measured on two cores: 128 tasks of 10 ms in one batch gave
+78 % efficiency, a window of some milliseconds 99 %, and no-op tasks reach the rate of hand-made batches.
+"""
+
+from __future__ import annotations
+
+WINDOW_S = 0.004  # a slot's credit
+SHORT_S = 0.1  # below this a peer may have two in hand a slot: one runs, one follows without a round trip
+HAND_MAX = 4096  # tasks in hand, whatever they cost
+HAND_BYTES_MAX = 8 << 20  # payload bytes in hand, beyond the first two tasks
+STEAL_S = 0.001  # less work than this is not worth a recall
+GRACE_S = 0.010  # a hand is overdue when it takes twice its estimate and this
+COST_S_MIN = 2e-7
+
+
+class Pace:
+    """What a task of each function costs, in seconds: a moving mean of what the workers measured."""
+
+    def __init__(self) -> None:
+        self._cost: dict[int, float] = {}
+        self.cost_s = self._cost.get  # (function) -> seconds, or None before its first outcome
+
+    def note(self, fn: int, tasks: int, seconds: float) -> None:
+        """`tasks` of `fn` took `seconds` together."""
+        cost = max(seconds / tasks, COST_S_MIN)
+        old = self._cost.get(fn)
+        if old is None:
+            self._cost[fn] = cost
+        else:
+            # A batch of many tells more than a single task does; a single outlier moves the mean by a quarter.
+            weight = 0.5 if tasks >= 16 else 0.25
+            self._cost[fn] = old + weight * (cost - old)
+
+    def forget(self, fn: int) -> None:
+        """`fn` will not be seen again."""
+        self._cost.pop(fn, None)

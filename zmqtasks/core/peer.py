@@ -1,0 +1,61 @@
+"""A worker as its dispatcher sees it."""
+
+from __future__ import annotations
+
+from zmqtasks.core.pace import GRACE_S
+from zmqtasks.messages import Cancel, Task
+
+
+class Peer:
+    """One worker: its hand, its credit, and what is asked of it."""
+
+    __slots__ = ("asked", "barren", "bytes", "due", "ending", "hand", "hand_s", "id", "items", "next_ordinal",
+                 "overdue", "priority", "questions", "slots", "waiting")  # fmt: skip
+
+    def __init__(self, id_: int, slots: int) -> None:
+        self.id = id_
+        self.slots = slots
+        self.hand: dict[int, Task] = {}  # by ordinal, in the order of running
+        self.hand_s = 0.0  # the estimate of what is in hand
+        self.items = 0  # tasks in hand, each item of a span counted
+        self.bytes = 0  # payload bytes in hand
+        self.priority = 0  # the lowest in hand, as far as is known
+        self.next_ordinal = 0
+        self.due: float | None = None  # when the hand is overdue
+        self.overdue = False  # it is: no more for it until it makes progress
+        self.asked = False  # a recall is on its way
+        self.barren = False  # the last recall brought nothing, and nothing has moved since: asking again is vain
+        self.waiting = False  # its task waits for others: it takes nothing, and occupies no slot
+        self.ending = -1  # the id of the task it is being killed for
+        self.questions: list[Cancel] = []  # cancels that wait for what it returns
+
+    def open(self) -> bool:
+        """Whether it may be given anything."""
+        return not (self.overdue or self.waiting or self.asked or self.ending >= 0)
+
+    def give(self, task: Task, cost_s: float) -> None:
+        """Put `task` last in hand, under the next ordinal; `cost_s` is its estimate for all of its items."""
+        priority = task.options.priority
+        if not self.hand or priority < self.priority:
+            self.priority = priority
+        task.peer = self.id
+        task.ordinal = self.next_ordinal
+        self.hand[self.next_ordinal] = task
+        self.next_ordinal += 1
+        self.items += task.count
+        self.hand_s += cost_s
+        self.bytes += len(task.payload)
+        self.barren = False
+
+    def drop(self, task: Task, items: int, cost_s: float) -> None:
+        """`items` of `task` are no longer to be done: all of them take it out of the hand."""
+        if items == task.count:
+            del self.hand[task.ordinal]
+            self.bytes -= len(task.payload)
+            task.peer = task.ordinal = -1
+        self.items -= items
+        self.hand_s = max(0.0, self.hand_s - cost_s) if self.hand else 0.0
+
+    def watch(self, now: float) -> None:
+        """Set when its hand is overdue: only where something in it has not started and could run elsewhere."""
+        self.due = now + 2 * self.hand_s + GRACE_S if self.items > self.slots else None

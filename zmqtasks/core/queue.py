@@ -1,0 +1,113 @@
+"""What is ready to run, and what is not yet due."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+
+from zmqtasks.messages import QUEUED, SCHEDULED, Task
+from zmqtasks.options import PRIORITY_MAX
+
+
+class Ready:
+    """Tasks by priority, the highest first and the oldest first within; `size` counts items, a span's each.
+
+    A task that was cancelled stays in its place and is passed over: removal from the middle would cost the length.
+    """
+
+    def __init__(self) -> None:
+        self._levels: tuple[deque[Task], ...] = tuple(deque() for _ in range(PRIORITY_MAX + 1))
+        self.size = 0
+
+    def push(self, task: Task) -> None:
+        """Last of its priority."""
+        self._levels[task.options.priority].append(task)
+        self.size += task.count
+
+    def push_front(self, task: Task) -> None:
+        """First of its priority: it has been out already."""
+        self._levels[task.options.priority].appendleft(task)
+        self.size += task.count
+
+    def insert(self, before: Task, tasks: list[Task]) -> None:
+        """`tasks`, cut off the front of `before`, take their place; the size stays."""
+        level = self._levels[before.options.priority]
+        at = level.index(before)
+        for task in reversed(tasks):
+            level.insert(at, task)
+
+    def forget(self, task: Task) -> None:
+        """`task` was moved to another state and no longer counts."""
+        self.size -= task.count
+
+    def level(self) -> deque[Task] | None:
+        """The tasks of the highest priority that has any, its first one ready; None if nothing is.
+
+        Whoever takes from it calls `forget` for what it takes.
+        """
+        if self.size:
+            for level in reversed(self._levels):
+                while level and level[0].state != QUEUED:
+                    level.popleft()
+                if level:
+                    return level
+        return None
+
+    def tasks(self) -> list[Task]:
+        """All of them, for `check`."""
+        return [task for level in self._levels for task in level if task.state == QUEUED]
+
+
+class Later:
+    """Tasks that wait for their time, the earliest first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Task]] = []
+        self._order = 0
+
+    def push(self, eta: float, task: Task) -> None:
+        """Until `eta`, in the host's seconds."""
+        self._order += 1
+        heappush(self._heap, (eta, self._order, task))
+
+    def insert(self, before: Task, tasks: list[Task]) -> None:
+        """`tasks`, cut off the front of `before`, wait for the same time."""
+        eta = next(eta for eta, _, task in self._heap if task is before)
+        for task in tasks:
+            self.push(eta, task)
+
+    def next_deadline(self) -> float | None:
+        """The earliest time, or None."""
+        heap = self._heap
+        while heap and heap[0][2].state != SCHEDULED:  # cancelled meanwhile
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def due(self, now: float) -> list[Task]:
+        """What is due, in the order of its time; each leaves."""
+        tasks = []
+        while (eta := self.next_deadline()) is not None and eta <= now:
+            tasks.append(heappop(self._heap)[2])
+        return tasks
+
+
+def split(task: Task, items: int) -> Task:
+    """Cut `items` off the front of a span: they become a task of their own, `task` keeps the rest."""
+    front = Task(
+        id=task.id,
+        fn=task.fn,
+        payload=task.payload,
+        options=task.options,
+        count=items,
+        offset=task.offset,
+        span=True,
+        face=task.face,
+        state=task.state,
+        attempt=task.attempt,
+        deliveries=task.deliveries,
+        inputs=task.inputs,
+    )
+    task.id += items
+    task.offset += items
+    task.count -= items
+    return front

@@ -1,0 +1,80 @@
+"""Everything that zmqtasks raises, in one tree under `ZmqTasksError`."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+
+__all__ = [
+    "ClientClosed",
+    "ForeignFuture",
+    "ForkedClient",
+    "NotInTask",
+    "NotPicklable",
+    "QueueFull",
+    "RemoteError",
+    "TaskCancelled",
+    "TooDeep",
+    "UpstreamFailed",
+    "WorkerLost",
+    "ZmqTasksError",
+]
+
+
+class ZmqTasksError(Exception):
+    """The root: whatever zmqtasks itself has to say, and no error of a task's own."""
+
+
+class ClientClosed(ZmqTasksError, RuntimeError):  # noqa: N818 - the public name; a RuntimeError as in concurrent.futures
+    """Raised when a client is used after it was closed."""
+
+
+class ForkedClient(ZmqTasksError, RuntimeError):  # noqa: N818 - the public name
+    """Raised when a forked process uses the embedded client of its parent: open a client of its own there."""
+
+
+class ForeignFuture(ZmqTasksError, ValueError):  # noqa: N818 - says what was passed
+    """Raised when an argument holds a future of another client, or none of zmqtasks at all."""
+
+
+class NotInTask(ZmqTasksError, RuntimeError):  # noqa: N818 - the public name
+    """Raised by `current()` outside a task."""
+
+
+class NotPicklable(ZmqTasksError, TypeError):  # noqa: N818 - says what is wrong
+    """Raised for a function, argument or result that cannot be pickled, naming the path to the culprit."""
+
+
+class QueueFull(ZmqTasksError):  # noqa: N818 - the public name
+    """Raised by a future whose task a full queue refused (`queue_max`): it never ran, submit it again later."""
+
+
+class TaskCancelled(ZmqTasksError, CancelledError):  # noqa: N818 - the public name
+    """Raised by the future of a task that was cancelled; also a `concurrent.futures.CancelledError`."""
+
+
+class TooDeep(ZmqTasksError, RecursionError):  # noqa: N818 - the public name
+    """Raised in a task that waits for another when too many tasks of this machine wait already."""
+
+
+class UpstreamFailed(ZmqTasksError):  # noqa: N818 - the public name
+    """Raised by a future whose task never ran, since a future among its arguments failed (its `__cause__`)."""
+
+
+class WorkerLost(ZmqTasksError):  # noqa: N818 - the public name
+    """Raised by the future of a task that ended its worker process `max_deliveries` times (state DEAD)."""
+
+
+class RemoteError(ZmqTasksError):
+    """Raised in place of a task's exception that cannot be rebuilt here, or that must not be raised here.
+
+    `type_name` is the exception's qualified type, `message` its text, `traceback` the worker's traceback as text.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback: str = "") -> None:
+        super().__init__(type_name, message, traceback)
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name

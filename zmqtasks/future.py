@@ -1,0 +1,369 @@
+"""Futures: what `submit` gives back.
+
+A `concurrent.futures.Future` takes 1,600 bytes and 1.9 us, most of it a condition and two lists that are rarely used.
+This one is one too, and makes them when somebody asks for them. Only the host's I/O thread settles a future, and it
+never runs the user's code: values are unpickled where `result()` is called.
+
+How settling and waiting meet without a lock: who settles writes the state and then looks for waiters; who waits
+registers and then looks at the state. One of the two sees the other.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections.abc import Callable, Generator
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from zmqtasks import payload as payloads
+from zmqtasks.errors import QueueFull, TaskCancelled, UpstreamFailed, WorkerLost
+from zmqtasks.messages import (
+    CANCELLED,
+    DEAD,
+    FACE,
+    FAILED,
+    FINAL_FROM,
+    FULL,
+    LEASED,
+    QUEUED,
+    SUCCEEDED,
+    UPSTREAM_FAILED,
+    State,
+    Task,
+    Value,
+)
+
+T = TypeVar("T")
+
+_making = threading.Lock()  # of conditions: rare
+
+
+class _Opened(NamedTuple):
+    """The value or the exception, once it was looked at; in one store, so that threads may look at the same time."""
+
+    value: Any
+    error: BaseException | None
+    reason: Any = None  # what the exception was made of
+
+
+class Report(NamedTuple):
+    """How far a running task says it is."""
+
+    done: float
+    total: float | None
+    message: str
+    meta: dict[str, Any]
+
+
+class Host(Protocol):
+    """What carries a client's tasks."""
+
+    def cancel(self, id_: int, *, terminate: bool) -> bool:
+        """Whether the task is cancelled now."""
+
+    def cancel_all(self, first: int, count: int) -> None:
+        """Cancel what has not started of the ids from `first` on; does not wait."""
+
+    def state(self, id_: int) -> tuple[int, int]:
+        """The state and the attempt of an unsettled task: QUEUED until it has started, then LEASED."""
+
+    def accepted(self, timeout: float | None) -> bool:
+        """Wait until everything submitted so far is accepted."""
+
+    def wait(self, park: Callable[[], bool]) -> bool:
+        """Let the calling thread park."""
+
+    def watch(self, future: Future[Any]) -> list[Any]:
+        """A list for the waiters of `future`."""
+
+    def call_back(self, call: Callable[[], None]) -> None:
+        """Run a user's callback off the I/O thread."""
+
+    @property
+    def cluster_id(self) -> str:
+        """The prefix of ids."""
+
+
+class Future(concurrent.futures.Future[T], Generic[T]):
+    """The outcome of one task, a `concurrent.futures.Future`; awaitable too."""
+
+    __slots__ = ("_attempts", "_callbacks", "_code", "_cond", "_host", "_latch", "_number", "_outcome",
+                 "_progress", "_watchers")  # fmt: skip
+
+    def __init__(self, host: Host, number: int) -> None:
+        self._host = host
+        self._number = number
+        self._code = QUEUED
+        self._outcome: Any = None
+        self._attempts = 0
+        self._cond: threading.Condition | None = None
+        self._latch: Any = None
+        self._callbacks: list[Any] | None = None
+        self._watchers: list[Any] | None = None
+        self._progress: Report | None = None
+
+    # ---- what concurrent.futures looks at --------------------------------------------------------------------------
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        if self._cond is None:
+            with _making:
+                if self._cond is None:
+                    self._cond = threading.Condition()
+        return self._cond
+
+    @property
+    def _state(self) -> str:  # type: ignore[override]
+        if self._code < FINAL_FROM:
+            return "PENDING"
+        return "CANCELLED_AND_NOTIFIED" if self._code == CANCELLED else "FINISHED"
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        if self._watchers is None:
+            with _making:
+                if self._watchers is None:
+                    self._watchers = self._host.watch(self)
+        return self._watchers
+
+    @property
+    def _done_callbacks(self) -> list[Any]:  # type: ignore[override]
+        if self._callbacks is None:
+            self._callbacks = []  # the caller holds the condition
+        return self._callbacks
+
+    @property
+    def _result(self) -> Any:  # type: ignore[override]
+        return self._open().value if self._code >= FINAL_FROM else None
+
+    @property
+    def _exception(self) -> BaseException | None:  # type: ignore[override]
+        return self._open().error if self._code >= FINAL_FROM else None
+
+    # ---- settling --------------------------------------------------------------------------------------------------
+
+    def settle(self, task: Task, state: int, outcome: Any) -> None:
+        """The one final outcome; called by the host alone."""
+        self._attempts = task.attempt
+        self._set(state, outcome)
+
+    def take(self, piece: Piece, index: int) -> None:
+        """The same, for an item of an array."""
+        self._attempts = piece.attempts
+        self._set(piece.state, Item(piece, index) if piece.state == SUCCEEDED else piece.outcome)
+
+    def _set(self, state: int, outcome: Any) -> None:
+        self._outcome = outcome
+        self._code = state
+        if self._latch is not None:
+            self._release()
+        if self._cond is not None:
+            self._notify()
+
+    def _release(self) -> None:
+        try:
+            self._latch.release()
+        except RuntimeError:
+            return  # released already
+
+    def _notify(self) -> None:
+        with self._condition:
+            callbacks, self._callbacks = self._callbacks, None
+            for waiter in self._watchers or ():
+                if self._code == CANCELLED:
+                    waiter.add_cancelled(self)
+                elif self._code == SUCCEEDED:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
+        for callback in callbacks or ():
+            self._host.call_back(lambda callback=callback: callback(self))
+
+    def report(self, _id: int, report: Report) -> None:
+        """The task says how far it is; called by the host alone."""
+        self._progress = report
+
+    @property
+    def number(self) -> int:
+        """The id within its cluster."""
+        return self._number
+
+    @property
+    def host(self) -> Host:
+        """What carries the task."""
+        return self._host
+
+    # ---- the public face -------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The task's id: the same text for every peer."""
+        return f"{self._host.cluster_id}-{self._number}"
+
+    @property
+    def state(self) -> State:
+        """Where the task is in its life."""
+        code = self._code
+        return FACE[code] if code >= FINAL_FROM else FACE[self._host.state(self._number)[0]]
+
+    @property
+    def attempts(self) -> int:
+        """How often the task was handed to a worker."""
+        return self._attempts if self._code >= FINAL_FROM else self._host.state(self._number)[1]
+
+    @property
+    def progress(self) -> Report | None:
+        """The task's last word on how far it is: `done`, `total`, `message`, `meta`; None if it said nothing."""
+        return self._progress
+
+    def accepted(self, timeout: float | None = None) -> bool:
+        """Wait until the dispatcher has taken the task in; False if that takes more than `timeout` seconds."""
+        return self._code >= FINAL_FROM or self._host.accepted(timeout)
+
+    def running(self) -> bool:
+        """Whether the task has started and is not done."""
+        return self._code < FINAL_FROM and self._host.state(self._number)[0] == LEASED
+
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self._code >= FINAL_FROM
+
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled."""
+        return self._code == CANCELLED
+
+    def cancel(self, terminate: bool = False) -> bool:  # noqa: FBT001, FBT002 - the public signature
+        """Remove the task if it has not started; with `terminate` end it if it runs. Whether it is cancelled now."""
+        if self._code < FINAL_FROM and not self._host.cancel(self._number, terminate=terminate):
+            return False
+        return self._code == CANCELLED
+
+    def result(self, timeout: float | None = None) -> T:
+        """The task's value; raises what it raised, or `TimeoutError` after `timeout` seconds."""
+        if self._code < FINAL_FROM and not self._host.wait(lambda: self._park(timeout)):
+            raise TimeoutError(f"no outcome within {timeout} s (state {self.state})")
+        opened = self._open()
+        if opened.error is not None:
+            try:
+                raise opened.error
+            finally:
+                del self, opened  # the error would hold the frame, and the frame the error
+        value: T = opened.value
+        return value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the task raised, or None; `TimeoutError` after `timeout` seconds."""
+        if self._code < FINAL_FROM and not self._host.wait(lambda: self._park(timeout)):
+            raise TimeoutError(f"no outcome within {timeout} s (state {self.state})")
+        error = self._open().error
+        if self._code == CANCELLED and error is not None:
+            raise error
+        return error
+
+    def _park(self, timeout: float | None) -> bool:
+        """Wait until settled: on a lock of its own, a fifth of a condition's cost, if nobody else waits on it."""
+        if self._latch is None:
+            with _making:
+                mine = self._latch is None
+                if mine:
+                    self._latch = threading.Lock()
+                    self._latch.acquire()
+            if mine:
+                if self._code >= FINAL_FROM:
+                    return True
+                self._latch.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+                if self._code >= FINAL_FROM:
+                    return True
+                self._latch = None
+                return False
+        with self._condition:
+            return self._condition.wait_for(self.done, timeout)
+
+    def _open(self) -> _Opened:
+        outcome = self._outcome
+        if type(outcome) is not _Opened:
+            if self._code == SUCCEEDED:
+                opened = _Opened(outcome.open() if isinstance(outcome, Item) else payloads.load(outcome), None)
+            else:
+                opened = _Opened(None, error_of(self._code, outcome, self.id, self._host.cluster_id), outcome)
+            outcome = self._outcome = opened
+        return outcome
+
+    def known(self) -> tuple[int, Any] | None:
+        """The state, and the value as an input of other tasks or the reason why there is none; None if not settled."""
+        outcome = self._outcome
+        if self._code < FINAL_FROM:
+            return None
+        if self._code != SUCCEEDED:
+            return self._code, outcome.reason if type(outcome) is _Opened else outcome
+        if isinstance(outcome, Item):
+            return SUCCEEDED, Value(outcome.piece.outcome, outcome.index)
+        return SUCCEEDED, Value(payloads.dump_result(outcome.value) if type(outcome) is _Opened else outcome)
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:  # type: ignore[override]
+        """Call `fn(future)` when there is an outcome, in a thread of the client's; at once if there is one."""
+        super().add_done_callback(fn)  # type: ignore[arg-type]
+
+    def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # noqa: PLC0415 - slow to import, and only needed in a loop that has done so
+
+        return asyncio.wrap_future(self).__await__()
+
+    def __repr__(self) -> str:
+        return f"<zmqtasks.Future {self.id} {self.state}>"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError("a future cannot be pickled; as an argument of the same client's submit it stands for its value")
+
+    def _no_setting(self, *_: object) -> None:
+        raise concurrent.futures.InvalidStateError("only the task's outcome settles this future")
+
+    set_result = set_exception = set_running_or_notify_cancel = _no_setting  # type: ignore[assignment]
+
+
+class Piece:
+    """The outcome of neighbours in an array: `count` of them from `first` on."""
+
+    __slots__ = ("_values", "attempts", "count", "first", "outcome", "state")
+
+    def __init__(self, first: int, task: Task, state: int, outcome: Any) -> None:
+        self.first = first
+        self.count = task.count
+        self.attempts = task.attempt
+        self.state = state
+        self.outcome = outcome
+        self._values: list[Any] | None = None
+
+    def values(self) -> list[Any]:
+        """Their values, unpickled once."""
+        if self._values is None:
+            self._values = payloads.load(self.outcome)
+        return self._values
+
+
+class Item(NamedTuple):
+    """The outcome of one of them."""
+
+    piece: Piece
+    index: int
+
+    def open(self) -> Any:
+        """Its value."""
+        return self.piece.values()[self.index]
+
+
+def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseException:
+    """The exception of a task that ended in `state`."""
+    if state == FAILED:
+        return payloads.load_error(outcome)
+    if state == DEAD:
+        return WorkerLost(f"task {id_} was running when its worker process ended, too often: {outcome}")
+    if state == CANCELLED:
+        return QueueFull(f"task {id_}: {outcome}") if outcome == FULL else TaskCancelled(f"task {id_}: {outcome}")
+    of, of_state, of_outcome = outcome
+    of_id = f"{cluster_id}-{of}"
+    error = UpstreamFailed(f"task {id_} never ran: task {of_id} among its arguments ended {FACE[of_state]}")
+    if not (of_state == UPSTREAM_FAILED and isinstance(of_outcome, str)):
+        error.__cause__ = error_of(of_state, of_outcome, of_id, cluster_id)
+    return error

@@ -1,0 +1,179 @@
+"""The words: a task's states, its record, and what peers say to a dispatcher and hear from it.
+
+A message is never about one task: each carries what is pending at the moment it is made.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from zmqtasks.options import DEFAULT_OPTIONS, Options
+
+# States are ints inside (a move costs 0.08 us, with an enum 0.5), and `State` at the face.
+NEW, WAITING, SCHEDULED, QUEUED, LEASED, SUCCEEDED, FAILED, CANCELLED, UPSTREAM_FAILED, DEAD = range(10)
+FINAL_FROM = SUCCEEDED  # every state from here on is final
+
+
+class State(StrEnum):
+    """Where a task is in its life; the last five are final."""
+
+    WAITING = "WAITING"
+    SCHEDULED = "SCHEDULED"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    UPSTREAM_FAILED = "UPSTREAM_FAILED"
+    DEAD = "DEAD"
+
+
+FULL = "the queue is full"  # the reason of a refusal
+
+FACE = (
+    State.QUEUED,
+    State.WAITING,
+    State.SCHEDULED,
+    State.QUEUED,
+    State.RUNNING,
+    State.SUCCEEDED,
+    State.FAILED,
+    State.CANCELLED,
+    State.UPSTREAM_FAILED,
+    State.DEAD,
+)
+
+
+class Task(msgspec.Struct, gc=False):
+    """A task, or a span of `count` tasks with consecutive ids from `id` on that share a function and a payload.
+
+    `payload` is opaque here (`len()` gives its bytes): the pickled arguments, or the pickled list of a span's
+    arguments, of which this span is the part from `offset` on. The fields after `needs` belong to one dispatcher.
+    """
+
+    id: int
+    fn: int
+    payload: Any
+    options: Options = DEFAULT_OPTIONS
+    count: int = 1
+    offset: int = 0
+    span: bool = False
+    needs: tuple[int, ...] = ()
+
+    face: Any = None  # what the host settles: a future, or the peer that waits for it
+    inputs: tuple[Any, ...] = ()  # the values of `needs`, once all are there
+    state: int = NEW
+    peer: int = -1
+    ordinal: int = -1
+    attempt: int = 0  # how often it was handed out
+    deliveries: int = 0  # how often it was running when its worker was lost
+
+
+class Value(msgspec.Struct, frozen=True, gc=False):
+    """A succeeded outcome as another task's input: `payload`, or entry `index` of the list in it."""
+
+    payload: Any
+    index: int = -1
+
+
+# ---- to a dispatcher --------------------------------------------------------------------------------------------
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """A worker with `slots` tasks at a time is ready."""
+
+    slots: int = 1
+
+
+class Submit(msgspec.Struct):
+    """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value)."""
+
+    tasks: list[Task]
+    known: dict[int, tuple[int, Any]] = {}  # noqa: RUF012 - msgspec copies a mutable default for each instance
+
+
+class Part(msgspec.Struct, array_like=True, gc=False):
+    """Of the span handed out as `ordinal`, `items` from `offset` in its payload on: a list of values, or a failure.
+
+    A failed item is a part of its own.
+    """
+
+    ordinal: int
+    offset: int
+    items: int
+    failed: bool
+    payload: Any
+
+
+class Done(msgspec.Struct, array_like=True):
+    """Outcomes of the single tasks handed out as `first`, `first` + 1, ..., a payload each, and of parts of spans.
+
+    `failed` are the indexes into `payloads` of exceptions. `pace` is (function, tasks, seconds) for what ran.
+    """
+
+    first: int
+    payloads: list[Any]
+    failed: list[int] = []  # noqa: RUF012 - msgspec copies a mutable default for each instance
+    parts: list[Part] = []  # noqa: RUF012
+    pace: list[tuple[int, int, float]] = []  # noqa: RUF012
+
+
+class Returned(msgspec.Struct, array_like=True):
+    """The answer to `Recall`: (ordinal, items) of what will not be run, from the end of each span."""
+
+    rest: list[tuple[int, int]]
+
+
+class Waiting(msgspec.Struct, array_like=True):
+    """The worker's task waits for other tasks: its slot is free meanwhile."""
+
+
+class Resumed(msgspec.Struct, array_like=True):
+    """The worker's task goes on."""
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """A worker is gone. `ordinal` was running, -1 if nothing was; of a span, `item` (counted from its payload's)."""
+
+    reason: str
+    ordinal: int = -1
+    item: int = 0
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    """A question: cancel `id`, ending it if it runs and `terminate`; `token` comes back in the `Answer`.
+
+    With a `count` above 1: whatever has not started of so many ids from `id` on. No answer then.
+    """
+
+    id: int
+    terminate: bool
+    token: Any
+    count: int = 1
+
+
+# ---- from a dispatcher ------------------------------------------------------------------------------------------
+
+
+class Run(msgspec.Struct):
+    """Tasks for a worker, numbered on this connection from `first` on."""
+
+    first: int
+    tasks: list[Task]
+
+
+class Recall(msgspec.Struct, array_like=True):
+    """Send what is finished and give back what has not started."""
+
+
+class Deep(msgspec.Struct, array_like=True):
+    """The answer to `Waiting` where too many wait already: do not wait."""
+
+
+class Unwanted(msgspec.Struct, array_like=True):
+    """Whoever asked for the running task `id` no longer wants it: the task may ask, and stop."""
+
+    id: int

@@ -1,0 +1,53 @@
+"""What the tasks of children ask for: tasks of their own, whose outcomes go back to the child."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zmqtasks import wire
+from zmqtasks.functions import Functions
+from zmqtasks.messages import Submit, Task
+
+
+class Asker:
+    """The address of the outcomes: a peer."""
+
+    __slots__ = ("peer",)
+
+    def __init__(self, peer: int) -> None:
+        self.peer = peer
+
+
+class Asks:
+    """Submits of children in the dispatcher's words, and outcomes in the children's."""
+
+    def __init__(self, functions: Functions) -> None:
+        self._functions = functions
+        self._numbers: dict[int, dict[int, int]] = {}  # by peer: its function numbers as ours
+        self._outcomes: dict[int, list[tuple[Task, int, Any]]] = {}  # by peer: not yet told
+
+    def submit(self, peer: int, message: wire.Arrived) -> Submit:
+        """The tasks that `peer` asks for; their functions get numbers here."""
+        numbers = self._numbers.setdefault(peer, {})
+        for number, name, data in message.head.functions:
+            numbers[number] = self._functions.adopt(name, data).number
+        tasks, known = wire.asked_tasks(message)
+        for task in tasks:
+            task.fn = numbers[task.fn]
+            task.face = Asker(peer)
+        return Submit(tasks, known)
+
+    def settle(self, asker: Asker, task: Task, state: int, payload: Any) -> None:
+        """An outcome for a child."""
+        self._outcomes.setdefault(asker.peer, []).append((task, state, payload))
+
+    def outcomes(self) -> list[tuple[int, wire.Message]]:
+        """What is to be told, by peer."""
+        if not self._outcomes:
+            return []
+        outcomes, self._outcomes = self._outcomes, {}
+        return [(peer, wire.settled(of_peer)) for peer, of_peer in outcomes.items()]
+
+    def forget(self, peer: int) -> None:
+        """`peer` is gone."""
+        self._numbers.pop(peer, None)

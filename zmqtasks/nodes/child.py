@@ -1,0 +1,428 @@
+"""The process that runs tasks: one at a time, on its main thread.
+
+The main thread reads tasks from the data socket into its hand, runs them in order, and sends outcomes when 2 ms have
+passed or the hand is empty. A service thread sits on the control socket: when the host recalls, it sends what is
+finished and gives back what has not started, also from behind a task that runs for long; and when the host is gone it
+ends the process. Before each task the main thread writes to its claim what it is about to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from zmqtasks import payload as payloads
+from zmqtasks import wire
+from zmqtasks.culprit import culprit
+from zmqtasks.errors import NotPicklable
+from zmqtasks.messages import Done, Part
+from zmqtasks.nodes.link import Closed, Link
+from zmqtasks.nodes.output import redirect
+
+if TYPE_CHECKING:
+    from zmqtasks.messages import Value
+
+FLUSH_S = 0.002
+
+Item = tuple[int, int, int, Any, wire.Single | None]  # ordinal, function, id, payload, more about it
+
+
+class Span:
+    """The span that is running: what its items gave, and how far it is to go."""
+
+    def __init__(self, ordinal: int, start: int, limit: int) -> None:
+        self.ordinal = ordinal
+        self.start = start  # of `values`, in the payload
+        self.limit = limit  # where to stop: a recall lowers it
+        self.values: list[Any] = []
+
+
+class Child:
+    """This process, once it is one."""
+
+    def __init__(self, data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int]) -> None:
+        self.data = Link(socket.socket(fileno=data))
+        self.control = Link(socket.socket(fileno=control))
+        self.cluster = cluster  # its id, this child's peer number, its workers
+        self.item: Item | None = None  # what is running
+        self.unwanted: set[int] = set()  # ids that were cancelled while they ran
+        self.inbox: Callable[[wire.Arrived], None] | None = None  # answers to what tasks ask for
+        self.progress: wire.Progress | None = None  # the last word of the running task that is not sent yet
+        self._traces = False
+        self._flushed = 0.0
+        self._claim = claim
+        self._hand: deque[Item] = deque()
+        self._outbox: deque[tuple[int, Any, bool]] = deque()  # ordinal, payload, failed
+        self._parts: deque[Part] = deque()
+        self._pace: deque[tuple[int, int, float]] = deque()
+        self._span: Span | None = None
+        self._functions: dict[int, tuple[str, bytes | None]] = {}
+        self._loaded: dict[int, Callable[..., Any]] = {}
+        self._reading = threading.Lock()  # of the data socket
+        self._sending = threading.RLock()  # outcomes, and whatever else goes out on the data socket
+        self._streams = redirect(self._task_name, self.trace, log_level)
+
+    def _task_name(self) -> str:
+        return self.name_of(self.item) if self.item is not None else ""
+
+    def name_of(self, item: Item) -> str:
+        """What a task is called in output and errors."""
+        _, fn, _, _, more = item
+        return (more and more.options and more.options.name) or self._functions[fn][0]
+
+    def running_id(self, item: Item) -> int:
+        """The id of what is running: of a span, the item's."""
+        more = item[4]
+        return item[2] + self._claim[1] - more.offset if more is not None and more.count else item[2]
+
+    # ---- the main thread -----------------------------------------------------------------------------------------
+
+    def run(self) -> NoReturn:
+        """Run tasks until the host closes."""
+        self.send(wire.simple(wire.Hello(os.getpid())))
+        hand, claim = self._hand, self._claim
+        claim[0] = -1
+        while True:
+            try:
+                item = hand.popleft()
+            except IndexError:
+                self.item = None
+                claim[0] = -1
+                self.flush()
+                self._receive()
+                continue
+            more = item[4]
+            if more is not None and more.count:
+                self._run_span(item, more)
+            elif more is None and type(item[3]) is bytes:
+                self._run_singles(item)
+            else:
+                self._run_one(item)
+
+    def _receive(self) -> None:
+        with self._reading:
+            while not self._hand:
+                for message in self.data.read():
+                    self._take(message)
+
+    def _take(self, message: wire.Arrived) -> None:
+        head = message.head
+        if type(head) is wire.Forget:
+            for digest in head.digests:
+                self.data.blobs.pop(digest, None)
+            return
+        for number, name, data in head.functions:
+            self._functions[number] = (name, data)
+        for blob in head.blobs:
+            self.data.blobs[blob.digest] = message.buffer(blob.buffer, blob.digest)
+        self._hand.extend(wire.tasks(message))
+
+    def _run_singles(self, item: Item) -> None:
+        """Plain tasks of one function, until another kind is next, the hand is empty, or it is time to send."""
+        hand, outbox, claim, loads, dump = self._hand, self._outbox, self._claim, payloads.loads, payloads.dump_result
+        fn = item[1]
+        function = self._loaded.get(fn)
+        started = now = perf_counter()
+        flush_at = started + FLUSH_S
+        ran = 0
+        while True:
+            claim[0] = item[0]
+            self.item = item
+            try:
+                arguments = loads(item[3])
+                if type(arguments) is tuple and function is not None:
+                    payload = dump(function(*arguments))
+                else:
+                    payload = self._call(fn, arguments)
+                    function = self._loaded.get(fn)
+                outbox.append((item[0], payload, False))
+            except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
+                outbox.append((item[0], self._failure(error), True))
+            arguments = payload = None
+            ran += 1
+            if self._traces:
+                self._wipe()
+            now = perf_counter()
+            if now >= flush_at:
+                break
+            try:
+                following = hand.popleft()
+            except IndexError:
+                break
+            if following[1] != fn or following[4] is not None:
+                hand.appendleft(following)
+                break
+            item = following
+        self._pace.append((fn, ran, now - started))
+        if now >= flush_at:
+            self.flush()
+
+    def _run_one(self, item: Item) -> None:
+        """A task with inputs, options, or buffers out of band."""
+        ordinal, fn, _, payload, more = item
+        self._claim[0] = ordinal
+        self.item = item
+        started = perf_counter()
+        try:
+            inputs = [self._input(value) for value in more.inputs] if more is not None else []
+            result = self._call(fn, payloads.load(payload, inputs))
+            self._outbox.append((ordinal, result, False))
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
+            self._outbox.append((ordinal, self._failure(error), True))
+            result = b""
+        if self._traces:
+            self._wipe()
+        now = perf_counter()
+        self._pace.append((fn, 1, now - started))
+        if now - self._flushed > FLUSH_S or len(result) >= payloads.FRAME_BYTES_MIN:
+            self.flush()
+
+    def _run_span(self, item: Item, more: wire.Single) -> None:
+        """The items of a span, one after the other; each has an outcome of its own."""
+        ordinal, fn, _, payload, _ = item
+        claim = self._claim
+        claim[1] = more.offset
+        claim[0] = ordinal
+        self.item = item
+        started = sent = perf_counter()
+        index = first = more.offset
+        span = self._span = Span(ordinal, first, first + more.count)
+        try:
+            star, items, *rest = payloads.load(payload)
+            function = rest[0] if rest else self._function(fn)
+        except BaseException as error:  # noqa: BLE001 - no item can run
+            failure = self._failure(error)
+            with self._sending:
+                self._parts.extend(Part(ordinal, at, 1, failed=True, payload=failure) for at in range(first, span.limit))
+                self._span = None
+            return
+        append = span.values.append
+        while True:
+            claim[1] = index
+            if index >= span.limit:
+                with self._sending:  # a recall in the making may have put the limit low for a moment
+                    if index >= span.limit:
+                        self._end_span(span)
+                        break
+            try:
+                append(function(*items[index]) if star else function(items[index]))
+            except BaseException as error:  # noqa: BLE001 - whatever an item raises is its outcome
+                failure = self._failure(error)
+                with self._sending:
+                    self._cut_span(span)
+                    self._parts.append(Part(ordinal, index, 1, failed=True, payload=failure))
+                    span.start = index + 1
+            index += 1
+            if self._traces:
+                self._wipe()
+            now = perf_counter()
+            if now - sent >= FLUSH_S:
+                self._pace.append((fn, index - first, now - started))
+                started, first, sent = now, index, now
+                self.flush()
+        if index > first:
+            self._pace.append((fn, index - first, perf_counter() - started))
+
+    def _end_span(self, span: Span) -> None:
+        self._cut_span(span)
+        self._span = None
+
+    def _cut_span(self, span: Span) -> None:
+        """What the span gave so far becomes a part. The caller holds `_sending`."""
+        values = span.values[:]
+        if not values:
+            return
+        del span.values[: len(values)]
+        start = span.start
+        span.start += len(values)
+        try:
+            self._parts.append(Part(span.ordinal, start, len(values), failed=False, payload=payloads.dump_result(values)))
+        except BaseException:  # noqa: BLE001 - one of them cannot be pickled: which one?
+            for at, value in enumerate(values, start):
+                try:
+                    part = Part(span.ordinal, at, 1, failed=False, payload=payloads.dump_result([value]))
+                except BaseException as error:  # noqa: BLE001
+                    failure = self._failure(self._unpicklable(value, error))
+                    part = Part(span.ordinal, at, 1, failed=True, payload=failure)
+                self._parts.append(part)
+
+    # ---- calling -------------------------------------------------------------------------------------------------
+
+    def _function(self, fn: int) -> Callable[..., Any]:
+        function = self._loaded.get(fn)
+        if function is None:
+            data = self._functions[fn][1]
+            assert data is not None, "a function without bytes comes with its arguments"
+            function = payloads.load(data)
+            self._loaded[fn] = function
+        return function
+
+    def _call(self, fn: int, arguments: Any) -> payloads.Payload:
+        """Call with what was pickled as a call, and pickle the value."""
+        if type(arguments) is tuple:
+            value = self._function(fn)(*arguments)
+        else:
+            args, kwargs, *rest = arguments
+            value = (rest[0] if rest else self._function(fn))(*args, **kwargs)
+        try:
+            return payloads.dump_result(value)
+        except Exception as error:  # noqa: BLE001 - whatever pickling raises
+            raise self._unpicklable(value, error) from None
+
+    def _unpicklable(self, value: Any, error: BaseException) -> NotPicklable:
+        found = culprit([(value, "result")])
+        path, thing = (found[1], found[0]) if found else ("result", value)
+        return NotPicklable(f"the result cannot be pickled: {path} is {describe(thing)} ({error})")
+
+    def _input(self, value: Value) -> Any:
+        found = payloads.load(value.payload)
+        return found if value.index < 0 else found[value.index]
+
+    def _failure(self, error: BaseException) -> bytes:
+        """An exception as a payload, with the traceback from the task's own first frame on."""
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_globals is globals():
+            frames = frames.tb_next
+        try:
+            text = "".join(traceback.format_exception(type(error), error, frames))
+        except Exception:  # noqa: BLE001 - a broken __str__ or __repr__
+            text = "".join(traceback.format_tb(frames)) + f"{type(error).__qualname__}\n"
+        error.__traceback__ = None  # the frames hold the task's values
+        return payloads.dump_error(error, text, self._task_name())
+
+    def _wipe(self) -> None:
+        """The task is over: its last line, its progress, and that it was unwanted."""
+        self._traces = False
+        for stream in self._streams:
+            stream.end()
+        if self.progress is not None:
+            self.send(wire.simple(self.progress))
+            self.progress = None
+        self.unwanted.clear()
+
+    def trace(self) -> None:
+        """The running task leaves something that is to be wiped when it is over."""
+        self._traces = True
+
+    # ---- both threads --------------------------------------------------------------------------------------------
+
+    def send(self, message: wire.Message) -> None:
+        """`message` to the host, on the data socket."""
+        with self._sending:
+            self.data.send(message)
+
+    def flush(self) -> None:
+        """Send the outcomes that are there."""
+        with self._sending:
+            self._flushed = perf_counter()
+            if self._span is not None:
+                self._cut_span(self._span)
+            outbox = self._outbox
+            pace = [self._pace.popleft() for _ in range(len(self._pace))]
+            parts = [self._parts.popleft() for _ in range(len(self._parts))]
+            if not outbox:
+                if parts or pace:
+                    self.data.send(wire.done(Done(0, [], [], parts, pace)))
+                return
+            while outbox:
+                done = Done(outbox[0][0], [], [], parts, pace)
+                expected = done.first
+                while outbox and outbox[0][0] == expected:
+                    _, payload, failed = outbox.popleft()
+                    if failed:
+                        done.failed.append(len(done.payloads))
+                    done.payloads.append(payload)
+                    expected += 1
+                self.data.send(wire.done(done))
+                parts, pace = [], []
+
+    def give_back(self, link: Link) -> None:
+        """Send what is finished, and give back what has not started, through `link`."""
+        if self._reading.acquire(blocking=False):  # else the main thread reads, and has nothing
+            try:
+                while True:
+                    for message in self.data.read(socket.MSG_DONTWAIT):
+                        self._take(message)
+            except BlockingIOError:
+                pass
+            finally:
+                self._reading.release()
+        rest: list[tuple[int, int]] = []
+        with self._sending:
+            while True:
+                try:
+                    ordinal, _, _, _, more = self._hand.pop()
+                except IndexError:
+                    break
+                rest.append((ordinal, more.count if more is not None and more.count else 1))
+            if (span := self._span) is not None:
+                limit = span.limit
+                span.limit = -1  # it stops here ...
+                current = self._claim[1]
+                span.limit = min(limit, current + 1)  # ... or after the item that it has begun
+                if limit > span.limit:
+                    rest.append((span.ordinal, limit - span.limit))
+            self.flush()
+            link.send(wire.simple(wire.Rest(rest[::-1])))
+
+    # ---- the service thread --------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Answer the host until it closes or is gone: then the process ends, whatever the main thread does."""
+        try:
+            while True:
+                for message in self.control.read():
+                    self._serve(message)
+        except (Closed, OSError):
+            os._exit(0)
+
+    def _serve(self, message: wire.Arrived) -> None:
+        head = message.head
+        if type(head) is wire.Dropped:
+            if self.item is not None and self.item[2] == head.id:
+                self.trace()
+                self.unwanted.add(head.id)
+        elif type(head) is wire.Signal and head.name == "recall":
+            self.give_back(self.control)
+        elif head == wire.CLOSE:
+            for stream in self._streams:
+                stream.flush()
+            os._exit(0)
+        elif self.inbox is not None:
+            self.inbox(message)
+
+
+def describe(thing: Any) -> str:
+    """`thing` in a few words, whatever its `__repr__` does."""
+    try:
+        text = repr(thing)
+    except Exception:  # noqa: BLE001 - the user's
+        text = "..."
+    return f"{type(thing).__qualname__} {text:.80}"
+
+
+RUNNING: Child | None = None  # this process, if it is a child
+
+
+def main(data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int]) -> NoReturn:
+    """Be a child on these sockets until the host closes or is gone."""
+    global RUNNING  # noqa: PLW0603 - a process is a child once
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.enable()
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+        score.write("500")  # where memory runs out, the child goes and not the host
+    RUNNING = child = Child(data, control, claim, log_level, cluster)
+    threading.Thread(target=child.serve, name="zmqtasks-service", daemon=True).start()
+    try:
+        child.run()
+    except (Closed, OSError):
+        os._exit(0)

@@ -1,0 +1,173 @@
+"""The children of this process: started, known by their links, heard of when they die."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from zmqtasks.nodes.claim import CHILDREN_MAX, Claims, make
+from zmqtasks.nodes.link import Closed, Link, pair
+
+# The interpreter's own start is most of a cold start: nothing is imported here before the path is the caller's.
+_BOOT = """\
+import sys
+n = int(sys.argv[1])
+sys.path[:] = sys.argv[2 : 2 + n]
+from zmqtasks.nodes.forkserver import main
+main(sys.argv[2 + n :])
+"""
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+_END_S = 5.0  # what the fork server may take to kill everything; it takes milliseconds
+_PACKET_BYTES = 4096
+
+
+class ChildLink:
+    """A child as its host sees it: `peer` names it in the dispatcher, `index` in the claims and the fork server."""
+
+    def __init__(self, peer: int, index: int, claim: memoryview) -> None:
+        self.peer = peer
+        self.index = index
+        self.claim = claim
+        self.pid = 0
+        self.functions: set[int] = set()  # numbers of those it has
+        mine_data, self.their_data = pair()
+        mine_control, self.their_control = pair()
+        mine_data.setblocking(False)
+        mine_control.setblocking(False)
+        self.data = Link(mine_data)
+        self.control = Link(mine_control)
+
+    def close(self) -> None:
+        """Close this side of it."""
+        self.data.close()
+        self.control.close()
+
+
+class Crew:
+    """The fork server and its children."""
+
+    def __init__(self, workers: int, cpus: int, cluster_id: str) -> None:
+        self.children: dict[int, ChildLink] = {}  # by index
+        self._start = (workers, cpus, cluster_id)
+        self._next_peer = 1
+        claims = make()
+        self._claims = Claims(claims)
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        threads = str(max(1, cpus // workers))
+        environment = {**dict.fromkeys(_THREADS, threads), **os.environ}
+        level = logging.getLogger().getEffectiveLevel()
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        about = [str(word) for word in (theirs.fileno(), claims, level, cluster_id, workers)]
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] - as multiprocessing does
+        try:
+            self._server = subprocess.Popen(
+                [sys.executable, *flags, "-c", _BOOT, str(len(path)), *path, *about, *sys.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=None if _is_open(1) else subprocess.DEVNULL,
+                stderr=None if _is_open(2) else subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), claims),
+                env=environment,
+                start_new_session=True,  # Ctrl-C at the terminal is the client's alone
+            )
+        except BaseException:
+            self._link.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(claims)
+
+    def fileno(self) -> int:
+        """Readable when `events` has something."""
+        return self._link.fileno()
+
+    def fork(self) -> ChildLink:
+        """Ask for one more child."""
+        index = next(index for index in range(CHILDREN_MAX) if index not in self.children)
+        claim = self._claims.of(index)
+        claim[0] = -1
+        child = ChildLink(self._next_peer, index, claim)
+        self._next_peer += 1
+        self.children[index] = child
+        files = [child.their_data.fileno(), child.their_control.fileno()]
+        with contextlib.suppress(OSError):  # the server is gone: `events` will say so
+            socket.send_fds(self._link, [b"fork %d %d" % (index, child.peer)], files)
+        child.their_data.close()
+        child.their_control.close()
+        return child
+
+    def kill(self, child: ChildLink) -> None:
+        """Kill a child and what it started; its exit is an event."""
+        with contextlib.suppress(OSError):
+            self._link.send(b"kill %d" % child.index)
+
+    def events(self) -> list[tuple[ChildLink, int | None]]:
+        """The children that ended, with their wait status (None: unknown, or never started); `Closed` without server."""
+        ended: list[tuple[ChildLink, int | None]] = []
+        while True:
+            try:
+                packet = self._link.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return ended
+            except OSError:
+                packet = b""
+            if not packet:
+                if ended:
+                    return ended
+                raise Closed
+            what, index, number = packet.decode().split()
+            if what == "forked":
+                self.children[int(index)].pid = int(number)
+            else:
+                status = int(number) if what == "exited" else None
+                ended.append((self.children.pop(int(index)), status))
+
+    def leave(self) -> None:
+        """This is a forked process: close what it inherited."""
+        self._link.close()
+        self._server.returncode = 0  # not this process's child
+
+    def close(self) -> None:
+        """Kill what is left, and wait until all of it is gone."""
+        self._link.close()
+        try:
+            self._server.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        for child in self.children.values():
+            child.close()
+        self.children.clear()
+
+
+def _is_open(file: int) -> bool:
+    try:
+        os.fstat(file)
+    except OSError:
+        return False
+    return True
+
+
+def describe(status: int | None) -> str:
+    """What `os.waitpid` said of a process, in words."""
+    if status is None:
+        return "it could not be started, or its fork server is gone"
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"it exited with status {code}"
+    hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+    try:
+        return f"it was ended by {signal.Signals(-code).name}{hint}"
+    except ValueError:
+        return f"it was ended by signal {-code}"

@@ -1,0 +1,172 @@
+"""The host of the client that a running task uses: the dispatcher that the task came from, over the child's links."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from zmqtasks import wire
+from zmqtasks.errors import TooDeep
+from zmqtasks.functions import Functions
+from zmqtasks.messages import QUEUED, SUCCEEDED, Resumed, Task, Waiting
+from zmqtasks.nodes.child import Child
+from zmqtasks.nodes.ids import Ids
+
+_DEEP_SIGNAL = signal.SIGURG  # interrupts the main thread where it waits; ignored by default, used by few
+
+
+class Upstream:
+    """Submits by the child's data link; outcomes come by its control link, read by its service thread."""
+
+    def __init__(self, child: Child) -> None:
+        self.functions = Functions()
+        self.cluster_id, session, self.workers = child.cluster
+        self.ids = Ids(session)
+        self._child = child
+        self._told: set[int] = set()  # numbers of the functions that the host has
+        self._asked: dict[int, Task] = {}  # by id, a span's first: what waits for its outcome
+        self._spans: dict[int, Any] = {}  # faces of spans, which come back in parts, by their first id
+        self._answers: dict[int, tuple[threading.Event, list[bool]]] = {}
+        self._tokens = itertools.count()
+        self._submitting = threading.Lock()
+        self._waits = 0  # of the main thread: it waits for a task, the host was told
+        child.inbox = self._hear
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(_DEEP_SIGNAL, self._refuse)
+
+    def submit(self, task: Task) -> None:
+        """Take `task` in."""
+        self.submit_all([task])
+
+    def submit_all(self, tasks: list[Task]) -> None:
+        """Take `tasks` in."""
+        known: dict[int, Any] = {}
+        for task in tasks:
+            for future in task.inputs:
+                if (outcome := future.known()) is not None:
+                    known[future.number] = outcome
+            task.inputs = ()
+            if task.span:
+                self._spans[task.id] = task.face
+            else:
+                self._asked[task.id] = task
+        with self._submitting:
+            new = {task.fn for task in tasks} - self._told
+            self._told |= new
+            functions = [tuple(self.functions.by_number[number]) for number in new]
+            self._child.send(wire.asked(tasks, known, functions))
+
+    def cancel(self, id_: int, *, terminate: bool) -> bool:
+        """Ask the dispatcher."""
+        token = next(self._tokens)
+        answered, answer = self._answers[token] = (threading.Event(), [False])
+        self._child.send(wire.simple(wire.CancelAsked(id_, terminate, token, 1)))
+        answered.wait()
+        return answer[0]
+
+    def cancel_all(self, first: int, count: int) -> None:
+        """Cancel what has not started; does not wait."""
+        self._child.send(wire.simple(wire.CancelAsked(first, terminate=False, token=None, count=max(2, count))))
+
+    def state(self, _id: int) -> tuple[int, int]:
+        """What a task knows of another that is not settled: it was handed on."""
+        return QUEUED, 0
+
+    def accepted(self, timeout: float | None) -> bool:  # noqa: ARG002 - the dispatcher takes everything that is sent
+        """What was written to the link is as good as accepted: the dispatcher reads it before it ends this process."""
+        return True
+
+    def raise_if_unusable(self) -> None:
+        """It is usable as long as the process is."""
+
+    def wait(self, park: Callable[[], bool]) -> bool:
+        """Give the slot away while the main thread parks."""
+        if threading.current_thread() is not threading.main_thread():
+            return park()
+        self.begin_wait()
+        try:
+            return park()
+        finally:
+            self.end_wait()
+
+    def begin_wait(self) -> None:
+        """The main thread is about to wait."""
+        self._waits += 1
+        if self._waits == 1:
+            self._child.give_back(self._child.data)
+            self._child.send(wire.simple(Waiting()))
+
+    def end_wait(self) -> None:
+        """The main thread goes on."""
+        self._waits -= 1
+        if self._waits == 0:
+            self._child.send(wire.simple(Resumed()))
+
+    def watch(self, _future: Any) -> list[Any]:
+        """A list for waiters that knows that somebody waits while one is in it."""
+        return _Watchers(self)
+
+    def call_back(self, call: Callable[[], None]) -> None:
+        """Run a callback off the service thread."""
+        threading.Thread(target=call, name="zmqtasks-callback", daemon=True).start()
+
+    def _refuse(self, *_: object) -> None:
+        if self._waits:
+            raise TooDeep("too many tasks of this machine wait for others already (64): the recursion is too deep")
+
+    # ---- the service thread --------------------------------------------------------------------------------------
+
+    def _hear(self, message: wire.Arrived) -> None:
+        head = message.head
+        if type(head) is wire.Settled:
+            for id_, count, state, attempt, value in head.outcomes:
+                outcome = message.payload(value) if state == SUCCEEDED else wire.reason(state, value)
+                self._settle(id_, count, state, attempt, outcome)
+        elif type(head) is wire.CancelAnswer:
+            answered, answer = self._answers.pop(head.token)
+            answer[0] = head.cancelled
+            answered.set()
+        elif type(head) is wire.Signal and head.name == "deep":
+            signal.pthread_kill(threading.main_thread().ident or 0, _DEEP_SIGNAL)
+
+    def _settle(self, id_: int, count: int, state: int, attempt: int, outcome: Any) -> None:
+        task = self._asked.pop(id_, None)
+        if task is None:  # a part of a span
+            first = max(key for key in self._spans if key <= id_)
+            task = Task(id_, 0, b"", count=count, span=True, face=self._spans[first])
+        task.attempt = attempt
+        task.face.settle(task, state, outcome)
+
+
+class _Watchers(list[Any]):
+    """`concurrent.futures.wait` and `as_completed` put their waiters here for as long as they wait."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        super().__init__()
+        self._upstream = upstream
+        self._mine: list[Any] = []
+
+    def append(self, waiter: Any) -> None:
+        super().append(waiter)
+        if threading.current_thread() is threading.main_thread():
+            self._mine.append(waiter)
+            self._upstream.begin_wait()
+
+    def remove(self, waiter: Any) -> None:
+        super().remove(waiter)
+        if waiter in self._mine:
+            self._mine.remove(waiter)
+            self._upstream.end_wait()
+
+
+_current: list[Upstream] = []
+
+
+def upstream(child: Child) -> Upstream:
+    """The one of this process."""
+    if not _current:
+        _current.append(Upstream(child))
+    return _current[0]

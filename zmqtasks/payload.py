@@ -1,0 +1,207 @@
+"""Pickling: what users send and get, as bytes and buffers. The only place that opens them.
+
+A call is pickled as its tuple of arguments, or `[args, kwargs]`, or `[args, kwargs, function]` where the function
+travels with it; a span as `(star, items)` or `(star, items, function)`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import msgspec
+
+from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, hold
+from zmqtasks.errors import ForeignFuture, RemoteError
+
+ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
+_dumps = pickle.dumps
+loads = pickle.loads  # of what is known to be plain bytes
+_PLAIN_BYTES_MAX = 32 << 10  # beyond this even an atom goes the long way, which looks for what can travel out of band
+
+
+class Packed(msgspec.Struct):
+    """A pickled stream with its out-of-band buffers; `len()` is all of its bytes."""
+
+    data: bytes | bytearray | Buffer
+    buffers: list[Buffer]
+
+    def __len__(self) -> int:
+        size = self.data.nbytes if isinstance(self.data, Buffer) else len(self.data)
+        return size + sum(buffer.nbytes for buffer in self.buffers)
+
+
+Payload = bytes | Packed
+
+
+class _Bytes:
+    """Marks large `bytes` or `bytearray` to be pickled out of band, to come back as what they were."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytes | bytearray) -> None:
+        self.value = value
+
+    def __reduce_ex__(self, _protocol: int) -> tuple[Any, ...]:
+        return type(self.value), (pickle.PickleBuffer(self.value),)
+
+
+def out_of_band(value: Any) -> Any:
+    """`value`, marked if it is large bytes."""
+    return _Bytes(value) if type(value) in (bytes, bytearray) and len(value) >= FRAME_BYTES_MIN else value
+
+
+# A class that is pickled by value exists once here and as a copy there. Its instances come home with the copy's bytes
+# and its id, and the id is looked up first: they are of the very class that was sent.
+_HOME: dict[str, type] = {}  # by id: the classes that this process sent away
+_HOME_CLASSES: set[type] = set()
+_TRACKED = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS  # ids of those that came, and of those that went
+_packed_classes: dict[type, bytes] = {}
+
+
+def _class_from(id_: str, data: bytes) -> type:
+    """The class of that id: the original, or a copy that came before, or a new copy."""
+    cls = _HOME.get(id_) or cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(id_)
+    return cls if cls is not None else cloudpickle.loads(data)
+
+
+def _packed_class(cls: type) -> bytes:
+    data = _packed_classes.get(cls)
+    if data is None:
+        data = _packed_classes[cls] = cloudpickle.dumps(cls)
+    return data
+
+
+class Pickler(cloudpickle.Pickler):
+    """cloudpickle's, with buffers out of band, futures as dependencies, and classes that know their way home.
+
+    `depend(future) -> index` says which input of the task a future is; `hold(view)` keeps a large buffer.
+    """
+
+    def __init__(self, depend: Callable[[Any], int] | None, hold: Callable[[memoryview], Buffer]) -> None:
+        self._chunks: list[bytes] = []
+        self._buffers: list[Buffer] = []
+        self._depend = depend
+        self._hold = hold
+        super().__init__(self, protocol=5, buffer_callback=self._take)
+
+    def write(self, chunk: bytes) -> None:
+        """The pickler's file is itself."""
+        self._chunks.append(chunk)
+
+    def _take(self, pickled: pickle.PickleBuffer) -> bool:
+        view = pickled.raw()
+        if view.nbytes < FRAME_BYTES_MIN:
+            return True  # in band
+        self._buffers.append(self._hold(view))
+        return False
+
+    def pack(self, value: Any) -> Payload:
+        """Pickle `value`."""
+        self.clear_memo()
+        self.globals_ref = {}
+        self._chunks = chunks = []
+        self._buffers = buffers = []
+        self.dump(value)
+        data = bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+        return Packed(data, buffers) if buffers else data
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called for everything that is not of a built-in type."""
+        if isinstance(obj, type):
+            if obj not in _HOME_CLASSES and (id_ := _TRACKED.get(obj)) is not None:
+                return _class_from, (id_, _packed_class(obj))
+            reduced = super().reducer_override(obj)
+            if type(reduced) is tuple and len(reduced) > 2 and obj not in _HOME_CLASSES:  # noqa: PLR2004 - with a state
+                _HOME[cloudpickle.cloudpickle._get_or_create_tracker_id(obj)] = obj
+                _HOME_CLASSES.add(obj)
+            return reduced
+        if isinstance(obj, concurrent.futures.Future):
+            if self._depend is None:
+                raise ForeignFuture("a future cannot travel here: return its result instead")
+            return _dependency, (self._depend(obj),)
+        return super().reducer_override(obj)
+
+
+_local = threading.local()
+
+
+def dump_atoms(args: tuple[Any, ...]) -> bytes | None:
+    """Arguments that are atoms; None if one is large enough to travel out of band."""
+    payload = _dumps(args, 5)
+    return payload if len(payload) < _PLAIN_BYTES_MAX else None
+
+
+def dump_result(value: Any) -> Payload:
+    """A task's value as its payload."""
+    if type(value) in ATOMS and (type(value) not in (bytes, str) or len(value) < _PLAIN_BYTES_MAX):
+        return _dumps(value, 5)
+    pickler = getattr(_local, "pickler", None)
+    if pickler is None:
+        pickler = _local.pickler = Pickler(None, hold)
+    packed: Payload = pickler.pack(out_of_band(value))
+    return packed
+
+
+# ---- loading ----------------------------------------------------------------------------------------------------
+
+
+def _dependency(index: int) -> Any:
+    return _local.inputs[index]
+
+
+def load(payload: Payload, inputs: list[Any] | None = None) -> Any:
+    """What was pickled; `inputs` stand where futures stood."""
+    if inputs is not None:
+        _local.inputs = inputs
+    if type(payload) is bytes:
+        return pickle.loads(payload)
+    data = payload.data
+    stream = data.map() if isinstance(data, Buffer) else data
+    return pickle.loads(stream, buffers=[buffer.map() for buffer in payload.buffers])  # type: ignore[arg-type]
+
+
+# ---- exceptions -------------------------------------------------------------------------------------------------
+
+
+def dump_error(error: BaseException, traceback: str, task: str) -> bytes:
+    """An exception as the payload of a failed task: itself if it can be rebuilt, and its type and text in any case."""
+    packed = None
+    if isinstance(error, Exception):  # SystemExit and its like must not be raised elsewhere
+        try:
+            packed = bytes(cloudpickle.dumps(error))
+            if type(pickle.loads(packed)) is not type(error):
+                packed = None
+            elif type(error) in _TRACKED:
+                packed = Pickler(None, hold).pack(error)  # of a class that knows its way home
+        except Exception:  # noqa: BLE001 - whatever its class does while it is pickled or rebuilt
+            packed = None
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    return pickle.dumps((task, name, _text(error), traceback, packed if type(packed) is bytes else None))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - a broken __str__
+        return f"<no text: {type(failure).__name__} in __str__>"
+
+
+def load_error(payload: bytes) -> BaseException:
+    """The exception of a failed task, with the worker's traceback in its notes."""
+    task, name, message, traceback, packed = pickle.loads(payload)
+    error: BaseException | None = None
+    if packed is not None:
+        try:
+            error = pickle.loads(packed)
+        except Exception:  # noqa: BLE001 - a class that only the worker can rebuild
+            error = None
+    if not isinstance(error, BaseException):
+        error = RemoteError(name, message, traceback)
+    error.add_note(f"In the worker, task {task}:\n{traceback.rstrip()}")
+    return error

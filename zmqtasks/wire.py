@@ -1,0 +1,384 @@
+"""Messages as bytes: what a dispatcher and its workers send each other over a stream socket.
+
+A message on the stream is a prefix (length of the head, number of frames, number of descriptors), the lengths of the
+frames, the head in msgpack, and the frames, which are large buffers as they lie in memory. Descriptors of memory files
+come beside the first byte. Payloads are not opened here: in a head one is its bytes, or its stream with a list of
+buffers, each by the next frame, the next descriptor, or the hash of one that was announced before.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, received
+from zmqtasks.messages import SUCCEEDED, UPSTREAM_FAILED, Deep, Done, Part, Recall, Resumed, Returned, Run, Task, Unwanted, Value, Waiting
+from zmqtasks.options import DEFAULT_OPTIONS, Options
+from zmqtasks.payload import Packed
+
+PREFIX = struct.Struct("<IHH")
+FILES_MAX = 200  # descriptors a message; the kernel takes 253
+_FRAME, _FILE, _SHARED = range(3)
+
+
+class Group(msgspec.Struct, array_like=True, tag=1):
+    """Single tasks of one function, first attempt, no options, with consecutive ids from `id` on."""
+
+    fn: int
+    id: int
+    payloads: list[Any]
+
+
+class Single(msgspec.Struct, array_like=True, tag=2):
+    """Any other task, or a span: `count` items of its payload from `offset` on (0: no span)."""
+
+    fn: int
+    id: int
+    payload: Any
+    count: int
+    offset: int
+    attempt: int
+    inputs: list[Any]
+    options: Options | None
+
+
+class Blob(msgspec.Struct, array_like=True):
+    """A buffer that later messages name by its hash."""
+
+    digest: bytes
+    buffer: Any
+
+
+class Tasks(msgspec.Struct, array_like=True, tag="run"):
+    """`Run` on the wire, numbered from `first` on; `functions` (number, name, bytes) and `blobs` are new to the peer."""
+
+    first: int
+    entries: list[Group | Single]
+    functions: list[tuple[int, str, bytes | None]]
+    blobs: list[Blob]
+
+
+class Outcomes(msgspec.Struct, array_like=True, tag="done"):
+    """`Done` on the wire."""
+
+    first: int
+    payloads: list[Any]
+    failed: list[int]
+    parts: list[Part]
+    pace: list[tuple[int, int, float]]
+
+
+class Rest(msgspec.Struct, array_like=True, tag="returned"):
+    """`Returned` on the wire."""
+
+    rest: list[tuple[int, int]]
+
+
+class Hello(msgspec.Struct, array_like=True, tag="hello"):
+    """A child is ready."""
+
+    pid: int
+
+
+class Forget(msgspec.Struct, array_like=True, tag="forget"):
+    """Blobs that will not be named again."""
+
+    digests: list[bytes]
+
+
+class Progress(msgspec.Struct, array_like=True, tag="progress"):
+    """How far the running task is."""
+
+    id: int
+    done: float
+    total: float | None
+    message: str
+    meta: dict[str, Any]
+
+
+class Asked(msgspec.Struct, array_like=True, tag="asked"):
+    """New tasks of a task, with the ids that each needs, and the outcomes among those that the task knows already.
+
+    `functions` are new: (the peer's own number, name, bytes). `known` are (id, state, payload, index or -1).
+    """
+
+    tasks: list[Single]
+    needs: list[tuple[int, ...]]
+    functions: list[tuple[int, str, bytes | None]]
+    known: list[tuple[int, int, Any, int]]
+
+
+class CancelAsked(msgspec.Struct, array_like=True, tag="cancel"):
+    """A task's question: cancel one of its own; the answer is `CancelAnswer` with the same token."""
+
+    id: int
+    terminate: bool
+    token: int | None
+    count: int
+
+
+class CancelAnswer(msgspec.Struct, array_like=True, tag="answer"):
+    """The answer to `CancelAsked`."""
+
+    token: int
+    cancelled: bool
+
+
+class Settled(msgspec.Struct, array_like=True, tag="settled"):
+    """Outcomes of tasks that this peer asked for: (id, count, state, attempt, payload)."""
+
+    outcomes: list[tuple[int, int, int, int, Any]]
+
+
+class Dropped(msgspec.Struct, array_like=True, tag="unwanted"):
+    """`Unwanted` on the wire."""
+
+    id: int
+
+
+class Signal(msgspec.Struct, array_like=True, tag="signal"):
+    """A message without content, by its name."""
+
+    name: str
+
+
+Wire = (
+    Tasks | Outcomes | Rest | Hello | Forget | Progress | Asked | CancelAsked | CancelAnswer | Settled | Dropped | Signal
+)
+
+SIGNALS: dict[type, str] = {Recall: "recall", Deep: "deep", Waiting: "waiting", Resumed: "resumed"}
+_SIGNALS = {name: kind for kind, name in SIGNALS.items()}
+CLOSE = Signal("close")
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode: Any = msgspec.msgpack.Decoder(Wire).decode
+
+
+class Message:
+    """A message on its way out: its head's object, and what goes beside it. `known` are the hashes the peer has."""
+
+    __slots__ = ("files", "frames", "head", "known", "new")
+
+    def __init__(self, known: set[bytes] | None = None) -> None:
+        self.head: Any = None
+        self.frames: list[Any] = []
+        self.files: list[Buffer] = []
+        self.known = known
+        self.new: list[Blob] = []
+
+    def payload(self, payload: Any) -> Any:
+        """`payload` as it stands in the head."""
+        if type(payload) is Packed:
+            return [self._stream(payload.data), [self._buffer(buffer) for buffer in payload.buffers]]
+        return payload if len(payload) < FRAME_BYTES_MIN else [self._stream(payload), []]
+
+    def _stream(self, data: bytes | bytearray | Buffer) -> Any:
+        if isinstance(data, Buffer):
+            return self._buffer(data)
+        if len(data) < FRAME_BYTES_MIN:
+            return data
+        self.frames.append(data)
+        return [_FRAME, len(data), b""]
+
+    def _buffer(self, buffer: Buffer) -> list[Any]:
+        if buffer.digest and self.known is not None:
+            if buffer.digest not in self.known:
+                self.known.add(buffer.digest)
+                self.new.append(Blob(buffer.digest, self._beside(buffer)))
+            return [_SHARED, buffer.nbytes, buffer.digest]
+        return self._beside(buffer)
+
+    def _beside(self, buffer: Buffer) -> list[Any]:
+        if buffer.file >= 0 and len(self.files) < FILES_MAX:
+            self.files.append(buffer)
+            return [_FILE, buffer.nbytes, b""]
+        self.frames.append(buffer.map())
+        return [_FRAME, buffer.nbytes, b""]
+
+    def parts(self) -> list[Any]:
+        """What to write, in this order."""
+        head = _encode(self.head)
+        sizes = [memoryview(frame).nbytes for frame in self.frames]
+        prefix = PREFIX.pack(len(head), len(sizes), len(self.files))
+        if not sizes:
+            return [prefix + head]
+        return [prefix + struct.pack(f"<{len(sizes)}Q", *sizes) + head, *self.frames]
+
+
+class Arrived:
+    """A message as it came: `head` decoded, its payloads to be opened with `payload`."""
+
+    __slots__ = ("_blobs", "_files", "_frames", "head")
+
+    def __init__(self, head: bytes | memoryview, frames: list[Any], files: list[int], blobs: dict[bytes, Buffer]) -> None:
+        self.head = _decode(head)
+        self._frames = iter(frames)
+        self._files = iter(files)
+        self._blobs = blobs
+
+    def payload(self, value: Any) -> Any:
+        """The payload that `value` in the head stands for."""
+        if type(value) is list:
+            stream, buffers = value
+            data = stream if type(stream) is bytes else self.buffer(stream)
+            if isinstance(data, Buffer) and data.file < 0 and not data.digest:
+                data = data.memory
+            return Packed(data, [self.buffer(buffer) for buffer in buffers])
+        return value
+
+    def buffer(self, value: list[Any], digest: bytes = b"") -> Buffer:
+        """The buffer that `value` in the head stands for."""
+        kind, nbytes, shared = value
+        if kind == _SHARED:
+            return self._blobs[shared]
+        if kind == _FILE:
+            return received(next(self._files), nbytes, digest)
+        return Buffer(nbytes, memory=next(self._frames), digest=digest)
+
+
+# ---- messages of the dispatcher's own words ----------------------------------------------------------------------
+
+
+def run(message: Run, known: set[bytes], functions: list[tuple[int, str, bytes | None]]) -> Message:
+    """`Run` for a child that has `known`; `functions` are new to it."""
+    out = Message(known)
+    entries: list[Group | Single] = []
+    group: Group | None = None
+    expected = fn = -1
+    for task in message.tasks:
+        payload = task.payload
+        plain = type(payload) is bytes and len(payload) < FRAME_BYTES_MIN and _is_plain(task)
+        if plain and group is not None and task.id == expected and task.fn == fn:
+            group.payloads.append(payload)
+            expected += 1
+        elif plain:
+            fn = task.fn
+            expected = task.id + 1
+            group = Group(fn, task.id, [payload])
+            entries.append(group)
+        else:
+            expected = -1
+            entries.append(single(task, out))
+    out.head = Tasks(message.first, entries, functions, out.new)
+    return out
+
+
+def _is_plain(task: Task) -> bool:
+    return task.options is DEFAULT_OPTIONS and task.attempt == 1 and not task.span and not task.inputs
+
+
+def single(task: Task, out: Message) -> Single:
+    """One task on its own."""
+    inputs = [[out.payload(value.payload), value.index] for value in task.inputs]
+    count = task.count if task.span else 0
+    options = None if task.options is DEFAULT_OPTIONS else task.options
+    return Single(task.fn, task.id, out.payload(task.payload), count, task.offset, task.attempt, inputs, options)
+
+
+def tasks(message: Arrived) -> Iterator[tuple[int, int, int, Any, Single | None]]:
+    """The tasks of a `Tasks` message: (ordinal, function, id, payload, more about it)."""
+    ordinal = message.head.first
+    for entry in message.head.entries:
+        if type(entry) is Group:
+            fn = entry.fn
+            for id_, payload in enumerate(entry.payloads, entry.id):
+                yield ordinal, fn, id_, payload, None
+                ordinal += 1
+        else:
+            entry.inputs = [Value(message.payload(payload), index) for payload, index in entry.inputs]
+            yield ordinal, entry.fn, entry.id, message.payload(entry.payload), entry
+            ordinal += 1
+
+
+def asked(tasks: list[Task], known: dict[int, tuple[int, Any]], functions: list[tuple[int, str, bytes | None]]) -> Message:
+    """What a task asks for."""
+    out = Message()
+    entries = [single(task, out) for task in tasks]
+    outcomes = [
+        (id_, state, out.payload(value.payload), value.index) if isinstance(value, Value) else (id_, state, value, -1)
+        for id_, (state, value) in known.items()
+    ]
+    out.head = Asked(entries, [task.needs for task in tasks], functions, outcomes)
+    return out
+
+
+def asked_tasks(message: Arrived) -> tuple[list[Task], dict[int, tuple[int, Any]]]:
+    """The tasks that a task asks for, under its own function numbers, and the outcomes that it knows."""
+    head = message.head
+    tasks = [
+        Task(
+            id=entry.id,
+            fn=entry.fn,
+            payload=message.payload(entry.payload),
+            options=entry.options or DEFAULT_OPTIONS,
+            count=entry.count or 1,
+            span=entry.count > 0,
+            needs=needs,
+        )
+        for entry, needs in zip(head.tasks, head.needs, strict=True)
+    ]
+    known = {
+        id_: (state, Value(message.payload(value), index) if state == SUCCEEDED else reason(state, value))
+        for id_, state, value, index in head.known
+    }
+    return tasks, known
+
+
+def settled(outcomes: list[tuple[Task, int, Any]]) -> Message:
+    """Outcomes for the peer that asked for these tasks."""
+    out = Message()
+    out.head = Settled([
+        (task.id, task.count, state, task.attempt, out.payload(payload) if state == SUCCEEDED else payload)
+        for task, state, payload in outcomes
+    ])
+    return out
+
+
+def reason(state: int, value: Any) -> Any:
+    """The reason of a failure as it was before it travelled: upstream failures nest."""
+    if state == UPSTREAM_FAILED:
+        id_, of_state, of_value = value
+        return id_, of_state, reason(of_state, of_value) if isinstance(of_value, list) else of_value
+    return value
+
+
+def done(message: Done) -> Message:
+    """`Done` of a child."""
+    out = Message()
+    payloads = message.payloads
+    for index, payload in enumerate(payloads):
+        if type(payload) is not bytes or len(payload) >= FRAME_BYTES_MIN:
+            payloads[index] = out.payload(payload)
+    for part in message.parts:
+        part.payload = out.payload(part.payload)
+    out.head = Outcomes(message.first, payloads, message.failed, message.parts, message.pace)
+    return out
+
+
+def simple(head: Any) -> Message:
+    """A message without payloads."""
+    out = Message()
+    if type(head) is Unwanted:
+        head = Dropped(head.id)
+    out.head = Signal(SIGNALS[type(head)]) if type(head) in SIGNALS else head
+    return out
+
+
+def core_message(message: Arrived) -> Any:
+    """What a dispatcher hears of a child, in its own words; None if it is not for the dispatcher."""
+    head = message.head
+    if type(head) is Outcomes:
+        for index, payload in enumerate(head.payloads):
+            if type(payload) is list:
+                head.payloads[index] = message.payload(payload)
+        for part in head.parts:
+            part.payload = message.payload(part.payload)
+        return Done(head.first, head.payloads, head.failed, head.parts, head.pace)
+    if type(head) is Rest:
+        return Returned(head.rest)
+    if type(head) is Signal and head.name in _SIGNALS:
+        return _SIGNALS[head.name]()
+    return None
