@@ -192,9 +192,9 @@ def _text(error: BaseException) -> str:
         return f"<no text: {type(failure).__name__} in __str__>"
 
 
-def load_error(payload: bytes) -> BaseException:
+def load_error(payload: Payload) -> BaseException:
     """The exception of a failed task, with the worker's traceback in its notes."""
-    task, name, message, traceback, packed = pickle.loads(payload)
+    task, name, message, traceback, packed = load(payload)
     error: BaseException | None = None
     if packed is not None:
         try:

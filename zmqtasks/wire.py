@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, received
-from zmqtasks.messages import SUCCEEDED, UPSTREAM_FAILED, Deep, Done, Part, Recall, Resumed, Returned, Run, Task, Unwanted, Value, Waiting
+from zmqtasks.messages import FAILED, SUCCEEDED, UPSTREAM_FAILED, Deep, Done, Part, Recall, Resumed, Returned, Run, Task, Unwanted, Value, Waiting
 from zmqtasks.options import DEFAULT_OPTIONS, Options
 from zmqtasks.payload import Packed
 
@@ -175,6 +175,15 @@ class Message:
             return [self._stream(payload.data), [self._buffer(buffer) for buffer in payload.buffers]]
         return payload if len(payload) < FRAME_BYTES_MIN else [self._stream(payload), []]
 
+    def outcome(self, state: int, outcome: Any) -> Any:
+        """An outcome as it stands in the head: a payload, a text, or the failure upstream, which nest."""
+        if state in (SUCCEEDED, FAILED):
+            return self.payload(outcome)
+        if state == UPSTREAM_FAILED and isinstance(outcome, tuple):
+            id_, of_state, of_outcome = outcome
+            return id_, of_state, self.outcome(of_state, of_outcome)
+        return outcome
+
     def _stream(self, data: bytes | bytearray | Buffer) -> Any:
         if isinstance(data, Buffer):
             return self._buffer(data)
@@ -227,6 +236,15 @@ class Arrived:
             if isinstance(data, Buffer) and data.file < 0 and not data.digest:
                 data = data.memory
             return Packed(data, [self.buffer(buffer) for buffer in buffers])
+        return value
+
+    def outcome(self, state: int, value: Any) -> Any:
+        """The outcome that `value` in the head stands for."""
+        if state in (SUCCEEDED, FAILED):
+            return self.payload(value)
+        if state == UPSTREAM_FAILED and isinstance(value, list):
+            id_, of_state, of_value = value
+            return id_, of_state, self.outcome(of_state, of_value)
         return value
 
     def buffer(self, value: list[Any], digest: bytes = b"") -> Buffer:
@@ -298,7 +316,7 @@ def asked(tasks: list[Task], known: dict[int, tuple[int, Any]], functions: list[
     out = Message()
     entries = [single(task, out) for task in tasks]
     outcomes = [
-        (id_, state, out.payload(value.payload), value.index) if isinstance(value, Value) else (id_, state, value, -1)
+        (id_, state, out.outcome(state, value.payload if state == SUCCEEDED else value), getattr(value, "index", -1))
         for id_, (state, value) in known.items()
     ]
     out.head = Asked(entries, [task.needs for task in tasks], functions, outcomes)
@@ -321,7 +339,7 @@ def asked_tasks(message: Arrived) -> tuple[list[Task], dict[int, tuple[int, Any]
         for entry, needs in zip(head.tasks, head.needs, strict=True)
     ]
     known = {
-        id_: (state, Value(message.payload(value), index) if state == SUCCEEDED else reason(state, value))
+        id_: (state, Value(message.payload(value), index) if state == SUCCEEDED else message.outcome(state, value))
         for id_, state, value, index in head.known
     }
     return tasks, known
@@ -331,18 +349,10 @@ def settled(outcomes: list[tuple[Task, int, Any]]) -> Message:
     """Outcomes for the peer that asked for these tasks."""
     out = Message()
     out.head = Settled([
-        (task.id, task.count, state, task.attempt, out.payload(payload) if state == SUCCEEDED else payload)
+        (task.id, task.count, state, task.attempt, out.outcome(state, payload))
         for task, state, payload in outcomes
     ])
     return out
-
-
-def reason(state: int, value: Any) -> Any:
-    """The reason of a failure as it was before it travelled: upstream failures nest."""
-    if state == UPSTREAM_FAILED:
-        id_, of_state, of_value = value
-        return id_, of_state, reason(of_state, of_value) if isinstance(of_value, list) else of_value
-    return value
 
 
 def done(message: Done) -> Message:

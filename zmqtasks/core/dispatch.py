@@ -116,8 +116,8 @@ class Dispatcher:
 
     # ---- tasks ---------------------------------------------------------------------------------------------------
 
-    def _submit(self, _peer: int, message: Submit, now: float) -> None:
-        ledger, refused = self.ledger, []
+    def _submit(self, peer: int, message: Submit, now: float) -> None:
+        ledger, refused, nested = self.ledger, [], peer in self.peers
         for task in message.tasks:
             if task.state != NEW or task.id in ledger.tasks:
                 continue  # said twice
@@ -128,7 +128,7 @@ class Dispatcher:
                 ledger.counts[NEW] += task.count
                 # A span may be cut before the turn is over: the journal gets it whole.
                 self._accepted.append(task if task.count == 1 else copy(task))
-                ledger.add(task, message.known, now)
+                ledger.add(task, message.known, now, nested=nested)
         if refused:
             ledger.submitted += (items := sum(task.count for task in refused))
             ledger.counts[NEW] += items
@@ -191,8 +191,6 @@ class Dispatcher:
         else:
             peer.waiting = True
             peer.due = None
-            if peer.items > 1 and not peer.asked:
-                self._recall(peer)  # what crossed its word on the way: it may be the very task that it waits for
             if peer.items > peer.slots and not peer.asked:  # dealt before this was heard: it would wait with the peer
                 self._recall(peer)
 
@@ -289,7 +287,7 @@ class Dispatcher:
             self.ledger.deliver(work, now)
         for index in {task.peer for task in tasks if task.state == LEASED}:
             peer = self.peers[index]
-            if peer.asked or not peer.barren:
+            if (peer.asked or not peer.barren) and message not in peer.questions:
                 peer.questions.append(message)
                 if not peer.asked:
                     self._recall(peer)

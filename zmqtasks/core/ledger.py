@@ -71,13 +71,19 @@ class Ledger:
 
     # ---- intake --------------------------------------------------------------------------------------------------
 
-    def add(self, task: Task, known: dict[int, tuple[int, Any]], now: float) -> None:
-        """A new task: wherever its needs and its countdown put it."""
+    def add(self, task: Task, known: dict[int, tuple[int, Any]], now: float, *, nested: bool = False) -> None:
+        """A new task: wherever its needs and its countdown put it.
+
+        What a task asks for (`nested`) goes first: a recursion runs depth first, and few of its tasks wait at a time.
+        """
         self.tasks[task.id] = task
         if task.count > 1:
             self.spans.add(task.id)
         if task.needs:
             self._await(task, known, now)
+        elif nested and not task.options.countdown:
+            self.move(task, QUEUED)
+            self.ready.push_front(task)
         else:
             self._schedule(task, now)
 

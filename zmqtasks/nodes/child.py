@@ -58,6 +58,7 @@ class Child:
         self.inbox: Callable[[wire.Arrived], None] | None = None  # answers to what tasks ask for
         self.progress: wire.Progress | None = None  # the last word of the running task that is not sent yet
         self._traces = False
+        self._at_end: list[Callable[[], None]] = []
         self._flushed = 0.0
         self._claim = claim
         self._hand: deque[Item] = deque()
@@ -308,6 +309,13 @@ class Child:
             self.send(wire.simple(self.progress))
             self.progress = None
         self.unwanted.clear()
+        while self._at_end:
+            self._at_end.pop()()
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call it when the running task is over."""
+        self._at_end.append(call)
+        self.trace()
 
     def trace(self) -> None:
         """The running task leaves something that is to be wiped when it is over."""
@@ -417,7 +425,7 @@ def main(data: int, control: int, claim: memoryview, log_level: int, cluster: tu
     """Be a child on these sockets until the host closes or is gone."""
     global RUNNING  # noqa: PLW0603 - a process is a child once
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("500")  # where memory runs out, the child goes and not the host
     RUNNING = child = Child(data, control, claim, log_level, cluster)

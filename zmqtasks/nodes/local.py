@@ -389,10 +389,10 @@ class LocalCluster:
     def _staff(self, now: float) -> None:
         """Start the children that are missing, let those go that are too many."""
         pool, peers = self._pool, self._dispatcher.peers
-        waiting = 0
-        if len(pool.ready) != pool.workers or pool.starting:
-            waiting = sum(1 for peer in peers.values() if peer.waiting)
+        waiting = sum([peer.waiting for peer in peers.values()])
+        if pool.missing(waiting):
             self._grow(waiting)
+        elif len(pool.ready) > pool.workers + waiting:
             idle = [peer.id for peer in peers.values() if not peer.hand and not peer.asked]
             for peer in pool.surplus(idle, waiting, now):
                 self._crew.kill(self._children[peer])

@@ -11,7 +11,7 @@ from typing import Any
 from zmqtasks import wire
 from zmqtasks.errors import TooDeep
 from zmqtasks.functions import Functions
-from zmqtasks.messages import QUEUED, SUCCEEDED, Resumed, Task, Waiting
+from zmqtasks.messages import QUEUED, Resumed, Task, Waiting
 from zmqtasks.nodes.child import Child
 from zmqtasks.nodes.ids import Ids
 
@@ -33,6 +33,7 @@ class Upstream:
         self._tokens = itertools.count()
         self._submitting = threading.Lock()
         self._waits = 0  # of the main thread: it waits for a task, the host was told
+        self._parked = False  # it may be interrupted
         child.inbox = self._hear
         if threading.current_thread() is threading.main_thread():
             signal.signal(_DEEP_SIGNAL, self._refuse)
@@ -88,22 +89,34 @@ class Upstream:
             return park()
         self.begin_wait()
         try:
+            self._parked = True
             return park()
         finally:
+            self._parked = False
             self.end_wait()
 
-    def begin_wait(self) -> None:
+    def begin_wait(self, *, parked: bool = False) -> None:
         """The main thread is about to wait."""
+        self._parked = parked
         self._waits += 1
         if self._waits == 1:
+            self._child.at_end(self._stop_waiting)
             self._child.give_back(self._child.data)
             self._child.send(wire.simple(Waiting()))
 
     def end_wait(self) -> None:
         """The main thread goes on."""
-        self._waits -= 1
+        self._waits = max(0, self._waits - 1)
         if self._waits == 0:
+            self._parked = False
             self._child.send(wire.simple(Resumed()))
+
+    def _stop_waiting(self) -> None:
+        """The task is over: so is its waiting, however it was left."""
+        self._parked = False
+        if self._waits:
+            self._waits = 1
+            self.end_wait()
 
     def watch(self, _future: Any) -> list[Any]:
         """A list for waiters that knows that somebody waits while one is in it."""
@@ -114,7 +127,8 @@ class Upstream:
         threading.Thread(target=call, name="zmqtasks-callback", daemon=True).start()
 
     def _refuse(self, *_: object) -> None:
-        if self._waits:
+        if self._parked:
+            self._parked = False
             raise TooDeep("too many tasks of this machine wait for others already (64): the recursion is too deep")
 
     # ---- the service thread --------------------------------------------------------------------------------------
@@ -123,8 +137,7 @@ class Upstream:
         head = message.head
         if type(head) is wire.Settled:
             for id_, count, state, attempt, value in head.outcomes:
-                outcome = message.payload(value) if state == SUCCEEDED else wire.reason(state, value)
-                self._settle(id_, count, state, attempt, outcome)
+                self._settle(id_, count, state, attempt, message.outcome(state, value))
         elif type(head) is wire.CancelAnswer:
             answered, answer = self._answers.pop(head.token)
             answer[0] = head.cancelled
@@ -153,7 +166,7 @@ class _Watchers(list[Any]):
         super().append(waiter)
         if threading.current_thread() is threading.main_thread():
             self._mine.append(waiter)
-            self._upstream.begin_wait()
+            self._upstream.begin_wait(parked=True)
 
     def remove(self, waiter: Any) -> None:
         super().remove(waiter)
