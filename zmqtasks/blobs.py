@@ -12,7 +12,7 @@ import mmap
 import os
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 FRAME_BYTES_MIN = 64 << 10  # a smaller buffer stays in the stream: a copy is cheaper than a frame
 BLOB_BYTES_MIN = (1 << 20) + 1
@@ -34,7 +34,7 @@ class Buffer:
         self.digest = digest
         if file >= 0:
             Buffer._open += 1
-            weakref.finalize(self, _close, file)
+            weakref.finalize(self, _close, file).atexit = False
 
     def map(self) -> object:
         """Its bytes as an object with the buffer protocol, writable and this process's own."""
@@ -84,6 +84,7 @@ class Shelf:
     def __init__(self) -> None:
         self._by_digest: weakref.WeakValueDictionary[bytes, Buffer] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[bytes, Buffer] = OrderedDict()
+        self.gone: deque[bytes] = deque()  # hashes of what is held no more
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -101,6 +102,7 @@ class Shelf:
                 buffer = hold(view)
                 buffer.digest = digest
                 self._by_digest[digest] = buffer
+                weakref.finalize(buffer, self.gone.append, digest).atexit = False
             self._keep(buffer)
         return buffer
 

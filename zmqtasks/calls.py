@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,7 +26,7 @@ class Calls:
     def __init__(self, host: Any) -> None:
         self._host = host
         self._functions: Functions = host.functions
-        self._shelf = Shelf()
+        self._shelf: Shelf = host.shelf
         self._local = threading.local()
 
     def task(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task:
@@ -136,5 +135,3 @@ def rows(iterables: Iterable[Iterable[Any]]) -> list[Any]:
     first, *others = iterables
     return list(zip(first, *others, strict=False)) if others else list(first)
 
-
-__all__ = ["Calls", "NotASpan", "itertools", "rows"]

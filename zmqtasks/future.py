@@ -11,6 +11,7 @@ registers and then looks at the state. One of the two sees the other.
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from collections.abc import Callable, Generator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -36,6 +37,7 @@ from zmqtasks.messages import (
 T = TypeVar("T")
 
 _making = threading.Lock()  # of conditions: rare
+os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class _Opened(NamedTuple):

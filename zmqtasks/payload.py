@@ -165,6 +165,9 @@ def load(payload: Payload, inputs: list[Any] | None = None) -> Any:
     return pickle.loads(stream, buffers=[buffer.map() for buffer in payload.buffers])  # type: ignore[arg-type]
 
 
+_NOTE = "In the worker, task"
+
+
 # ---- exceptions -------------------------------------------------------------------------------------------------
 
 
@@ -203,5 +206,15 @@ def load_error(payload: Payload) -> BaseException:
             error = None
     if not isinstance(error, BaseException):
         error = RemoteError(name, message, traceback)
-    error.add_note(f"In the worker, task {task}:\n{traceback.rstrip()}")
+    error.add_note(f"{_NOTE} {task}:\n{traceback.rstrip()}")
     return error
+
+
+def take_notes(error: BaseException) -> list[str]:
+    """Take off the notes that `load_error` put on: an error that goes through many tasks has each one's note once."""
+    notes = getattr(error, "__notes__", None)
+    if not isinstance(notes, list):
+        return []
+    taken = [note for note in notes if isinstance(note, str) and note.startswith(_NOTE)]
+    notes[:] = [note for note in notes if note not in taken]
+    return taken

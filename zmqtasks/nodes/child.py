@@ -293,11 +293,14 @@ class Child:
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_globals is globals():
             frames = frames.tb_next
+        notes = payloads.take_notes(error)
         try:
             text = "".join(traceback.format_exception(type(error), error, frames))
         except Exception:  # noqa: BLE001 - a broken __str__ or __repr__
             text = "".join(traceback.format_tb(frames)) + f"{type(error).__qualname__}\n"
         error.__traceback__ = None  # the frames hold the task's values
+        for note in notes:
+            error.add_note(note)
         return payloads.dump_error(error, text, self._task_name())
 
     def _wipe(self) -> None:

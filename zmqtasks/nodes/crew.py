@@ -60,33 +60,50 @@ class Crew:
 
     def __init__(self, workers: int, cpus: int, cluster_id: str) -> None:
         self.children: dict[int, ChildLink] = {}  # by index
-        self._start = (workers, cpus, cluster_id)
         self._next_peer = 1
-        claims = make()
-        self._claims = Claims(claims)
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._about = (workers, cpus, cluster_id)
+        self._link, self._server, self._claims = self._launch()
+
+    def _launch(self) -> tuple[socket.socket, subprocess.Popen[bytes], Claims]:
+        """Start a fork server; the children it will have write to a page of their own."""
+        workers, cpus, cluster_id = self._about
         threads = str(max(1, cpus // workers))
-        environment = {**dict.fromkeys(_THREADS, threads), **os.environ}
-        level = logging.getLogger().getEffectiveLevel()
         path = [entry for entry in sys.path if isinstance(entry, str)]
-        about = [str(word) for word in (theirs.fileno(), claims, level, cluster_id, workers)]
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] - as multiprocessing does
+        claims = make()
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log_level = logging.getLogger().getEffectiveLevel()
+        about = [str(word) for word in (theirs.fileno(), claims, log_level, cluster_id, workers)]
         try:
-            self._server = subprocess.Popen(
+            server = subprocess.Popen(
                 [sys.executable, *flags, "-c", _BOOT, str(len(path)), *path, *about, *sys.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=None if _is_open(1) else subprocess.DEVNULL,
                 stderr=None if _is_open(2) else subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), claims),
-                env=environment,
+                env={**dict.fromkeys(_THREADS, threads), **os.environ},
                 start_new_session=True,  # Ctrl-C at the terminal is the client's alone
             )
+            return mine, server, Claims(claims)
         except BaseException:
-            self._link.close()
+            mine.close()
             raise
         finally:
             theirs.close()
             os.close(claims)
+
+    def restart(self) -> list[tuple[ChildLink, int | None]]:
+        """The fork server is gone, killed by somebody: end what it left, and start another."""
+        ended: list[tuple[ChildLink, int | None]] = [(child, None) for child in self.children.values()]
+        for child, _ in ended:
+            if child.pid:
+                with contextlib.suppress(OSError):
+                    os.killpg(child.pid, signal.SIGKILL)
+        self.children.clear()
+        self._link.close()
+        self._server.wait()
+        self._link, self._server, self._claims = self._launch()
+        return ended
 
     def fileno(self) -> int:
         """Readable when `events` has something."""

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Any
 
 from zmqtasks import wire
+from zmqtasks.blobs import Shelf
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, End, Send, Settle
 from zmqtasks.core.pool import Pool
@@ -68,6 +69,7 @@ class LocalCluster:
     def __init__(self, workers: int, queue_max: int | None) -> None:
         self.cluster_id = secrets.token_hex(4)
         self.functions = Functions()
+        self.shelf = Shelf()
         self.ids = Ids(CLIENT)
         self.workers = workers
         self._dispatcher = Dispatcher(slots=workers, queue_max=queue_max)
@@ -102,6 +104,8 @@ class LocalCluster:
             self.raise_if_unusable()
         idle = not self._dispatcher.ledger.tasks and not self._inbox
         self._inbox.append(task)
+        if self._closed:  # meanwhile: nobody takes it in any more
+            self._refuse_inbox()
         if self._asleep:
             if idle and self._turning.acquire(blocking=False):
                 try:
@@ -116,6 +120,8 @@ class LocalCluster:
         """Take `tasks` in, in one turn."""
         self.raise_if_unusable()
         self._inbox.extend(tasks)
+        if self._closed:
+            self._refuse_inbox()
         self._wake()
 
     def raise_if_unusable(self) -> None:
@@ -283,7 +289,9 @@ class LocalCluster:
         try:
             ended = self._crew.events()
         except Closed:
-            ended = self._crew.restart(self._poll)
+            self._poll.unregister(self._crew)
+            ended = self._crew.restart()
+            self._poll.register(self._crew, select.POLLIN)
         for child, status in ended:
             for link, is_data in ((child.data, True), (child.control, False)):
                 self._drain(child, link)
@@ -338,6 +346,8 @@ class LocalCluster:
         for peer, message in self._asks.outcomes():
             if peer in self._children:
                 self._post(self._children[peer], self._children[peer].control, message)
+        if self.shelf.gone:
+            self._forget_blobs()
         self._staff(now)
         times = [time for time in (dispatcher.next_deadline(), self._pool.next_deadline()) if time is not None]
         self._deadline = min(times) if times else None
@@ -375,6 +385,14 @@ class LocalCluster:
         """Be told when the rest can be written, as long as there is a rest."""
         if link.fileno() in self._by_file:
             self._poll.modify(link, select.POLLIN | (select.POLLOUT if link.pending else 0))
+
+    def _forget_blobs(self) -> None:
+        """Buffers that nothing here names any more: the children need not keep them."""
+        gone = {self.shelf.gone.popleft() for _ in range(len(self.shelf.gone))}
+        for child in self._children.values():
+            if known := gone & child.data.known:
+                child.data.known -= known
+                self._post(child, child.data, wire.simple(wire.Forget(list(known))))
 
     def _answer(self, effect: Answer) -> None:
         token = effect.token
@@ -414,7 +432,7 @@ class LocalCluster:
         for task in tasks:
             if task.state < FINAL_FROM and task.face is not None:
                 self._settle(Settle(DEAD, [task], ["no worker process comes up: see what they wrote to standard error"]))
-        self._dispatcher = Dispatcher(slots=self.workers)
+        self._dispatcher = Dispatcher(slots=self.workers, queue_max=self._dispatcher.queue_max)
 
     def _end(self) -> None:
         """Leave nothing behind."""
@@ -423,7 +441,7 @@ class LocalCluster:
             self._crew.close()
             for task in list(self._dispatcher.ledger.tasks.values()):
                 if task.face is not None and type(task.face) is not Asker:
-                    self._settle(Settle(CANCELLED, [task], ["the client was closed while it ran"]))
+                    self._settle(Settle(CANCELLED, [task], ["the client was closed before it was done"]))
             while self._messages:
                 _, message = self._messages.popleft()
                 if isinstance(message.token, Question):
@@ -435,8 +453,18 @@ class LocalCluster:
             if isinstance(self._poll, _EPOLL):
                 self._poll.close()
             self._closed = True
+            self._refuse_inbox()
             if self._calls is not None:
                 self._calls.put(None)
+
+
+    def _refuse_inbox(self) -> None:
+        while self._inbox:
+            try:
+                task = self._inbox.popleft()
+            except IndexError:
+                return
+            self._settle(Settle(CANCELLED, [task], ["the client was closed before it was accepted"]))
 
 
 _EPOLL = getattr(select, "epoll", ())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zmqtasks import wire
+from zmqtasks.blobs import Shelf
 from zmqtasks.errors import TooDeep
 from zmqtasks.functions import Functions
 from zmqtasks.messages import QUEUED, Resumed, Task, Waiting
@@ -23,6 +24,7 @@ class Upstream:
 
     def __init__(self, child: Child) -> None:
         self.functions = Functions()
+        self.shelf = Shelf()
         self.cluster_id, session, self.workers = child.cluster
         self.ids = Ids(session)
         self._child = child
