@@ -45,7 +45,8 @@ class Submitter(concurrent.futures.Executor):
         if not callable(fn):
             raise TypeError(f"the first argument is what to call, not {fn!r}")
         task = self._calls.task(fn, args, kwargs, self._options)
-        task.face = future = Future[T](host, task.id)
+        future: Future[T] = Future(host, task.id)
+        task.face = future
         host.submit(task)
         return future
 
@@ -96,7 +97,7 @@ class Submitter(concurrent.futures.Executor):
 
     def scatter(self, value: T) -> Future[T]:
         """Send once what many tasks use: a future, to be passed to them as an argument."""
-        future = Future[T](self._host, self._host.ids.next())
+        future: Future[T] = Future(self._host, self._host.ids.next())
         future.settle(Task(future.number, 0, b""), SUCCEEDED, self._calls.value(value))
         return future
 
@@ -117,7 +118,7 @@ class Submitter(concurrent.futures.Executor):
             except NotASpan:
                 pass
             else:
-                array = Array[T](self._host, tasks[0].id, len(items))
+                array: Array[T] = Array(self._host, tasks[0].id, len(items))
                 for task in tasks:
                     task.face = array
                 self._host.submit_all(tasks)

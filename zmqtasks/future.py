@@ -11,6 +11,7 @@ registers and then looks at the state. One of the two sees the other.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import os
 import threading
 from collections.abc import Callable, Generator
@@ -86,11 +87,23 @@ class Host(Protocol):
         """The prefix of ids."""
 
 
+class _More:
+    """What a future has once somebody waits for it, calls back, or hears of its progress."""
+
+    __slots__ = ("callbacks", "condition", "latch", "progress", "waiters")
+
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self.latch: Any = None  # the first thread that waits sleeps on this: a fifth of a condition's cost
+        self.callbacks: list[Callable[[Any], object]] = []
+        self.waiters: list[Any] | None = None
+        self.progress: Report | None = None
+
+
 class Future(concurrent.futures.Future[T], Generic[T]):
     """The outcome of one task, a `concurrent.futures.Future`; awaitable too."""
 
-    __slots__ = ("_attempts", "_callbacks", "_code", "_cond", "_host", "_latch", "_number", "_outcome",
-                 "_progress", "_watchers")  # fmt: skip
+    __slots__ = ("_attempts", "_code", "_host", "_more", "_number", "_outcome")
 
     def __init__(self, host: Host, number: int) -> None:
         self._host = host
@@ -98,21 +111,20 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._code = QUEUED
         self._outcome: Any = None
         self._attempts = 0
-        self._cond: threading.Condition | None = None
-        self._latch: Any = None
-        self._callbacks: list[Any] | None = None
-        self._watchers: list[Any] | None = None
-        self._progress: Report | None = None
+        self._more: _More | None = None
 
     # ---- what concurrent.futures looks at --------------------------------------------------------------------------
 
+    def _extend(self) -> _More:
+        if self._more is None:
+            with _making:
+                if self._more is None:
+                    self._more = _More()
+        return self._more
+
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
-        if self._cond is None:
-            with _making:
-                if self._cond is None:
-                    self._cond = threading.Condition()
-        return self._cond
+        return self._extend().condition
 
     @property
     def _state(self) -> str:  # type: ignore[override]
@@ -122,17 +134,14 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
-        if self._watchers is None:
-            with _making:
-                if self._watchers is None:
-                    self._watchers = self._host.watch(self)
-        return self._watchers
+        more = self._extend()
+        if more.waiters is None:  # the caller holds the condition
+            more.waiters = self._host.watch(self)
+        return more.waiters
 
     @property
-    def _done_callbacks(self) -> list[Any]:  # type: ignore[override]
-        if self._callbacks is None:
-            self._callbacks = []  # the caller holds the condition
-        return self._callbacks
+    def _done_callbacks(self) -> list[Callable[[Any], object]]:  # type: ignore[override]
+        return self._extend().callbacks
 
     @property
     def _result(self) -> Any:  # type: ignore[override]
@@ -147,44 +156,39 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def settle(self, task: Task, state: int, outcome: Any) -> None:
         """The one final outcome; called by the host alone."""
         self._attempts = task.attempt
-        self._set(state, outcome)
+        self._outcome = outcome
+        self._code = state
+        if self._more is not None:
+            self._notify(self._more)
 
     def take(self, piece: Piece, index: int) -> None:
         """The same, for an item of an array."""
         self._attempts = piece.attempts
-        self._set(piece.state, Item(piece, index) if piece.state == SUCCEEDED else piece.outcome)
+        self._outcome = Item(piece, index) if piece.state == SUCCEEDED else piece.outcome
+        self._code = piece.state
+        if self._more is not None:
+            self._notify(self._more)
 
-    def _set(self, state: int, outcome: Any) -> None:
-        self._outcome = outcome
-        self._code = state
-        if self._latch is not None:
-            self._release()
-        if self._cond is not None:
-            self._notify()
-
-    def _release(self) -> None:
-        try:
-            self._latch.release()
-        except RuntimeError:
-            return  # released already
-
-    def _notify(self) -> None:
-        with self._condition:
-            callbacks, self._callbacks = self._callbacks, None
-            for waiter in self._watchers or ():
+    def _notify(self, more: _More) -> None:
+        with more.condition:
+            latch = more.latch
+            if latch is not None and latch.locked():
+                latch.release()
+            callbacks, more.callbacks = more.callbacks, []
+            for waiter in more.waiters or ():
                 if self._code == CANCELLED:
                     waiter.add_cancelled(self)
                 elif self._code == SUCCEEDED:
                     waiter.add_result(self)
                 else:
                     waiter.add_exception(self)
-            self._condition.notify_all()
-        for callback in callbacks or ():
-            self._host.call_back(lambda callback=callback: callback(self))
+            more.condition.notify_all()
+        for callback in callbacks:
+            self._host.call_back(functools.partial(callback, self))
 
     def report(self, _id: int, report: Report) -> None:
         """The task says how far it is; called by the host alone."""
-        self._progress = report
+        self._extend().progress = report
 
     @property
     def number(self) -> int:
@@ -217,7 +221,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     @property
     def progress(self) -> Report | None:
         """The task's last word on how far it is: `done`, `total`, `message`, `meta`; None if it said nothing."""
-        return self._progress
+        return self._more.progress if self._more is not None else None
 
     def accepted(self, timeout: float | None = None) -> bool:
         """Wait until the dispatcher has taken the task in; False if that takes more than `timeout` seconds."""
@@ -245,12 +249,13 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """The task's value; raises what it raised, or `TimeoutError` after `timeout` seconds."""
         if self._code < FINAL_FROM and not self._host.wait(lambda: self._park(timeout)):
             raise TimeoutError(f"no outcome within {timeout} s (state {self.state})")
-        opened = self._open()
+        outcome = self._outcome
+        opened = outcome if type(outcome) is _Opened else self._open()
         if opened.error is not None:
             try:
                 raise opened.error
             finally:
-                del self, opened  # the error would hold the frame, and the frame the error
+                del self, opened, outcome  # the error would hold the frame, and the frame the error
         value: T = opened.value
         return value
 
@@ -264,29 +269,29 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         return error
 
     def _park(self, timeout: float | None) -> bool:
-        """Wait until settled: on a lock of its own, a fifth of a condition's cost, if nobody else waits on it."""
-        if self._latch is None:
-            with _making:
-                mine = self._latch is None
-                if mine:
-                    self._latch = threading.Lock()
-                    self._latch.acquire()
+        """Wait until settled; the first who waits does so on a lock of its own."""
+        more = self._extend()
+        with _making:
+            mine = more.latch is None
             if mine:
-                if self._code >= FINAL_FROM:
-                    return True
-                self._latch.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
-                if self._code >= FINAL_FROM:
-                    return True
-                self._latch = None
-                return False
-        with self._condition:
-            return self._condition.wait_for(self.done, timeout)
+                more.latch = threading.Lock()
+                more.latch.acquire()
+        if mine:
+            # Who settles writes the state and then looks for the latch; here it is the other way round.
+            if self._code < FINAL_FROM:
+                more.latch.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+            more.latch = None
+            return self._code >= FINAL_FROM
+        with more.condition:
+            return more.condition.wait_for(self.done, timeout)
 
     def _open(self) -> _Opened:
         outcome = self._outcome
         if type(outcome) is not _Opened:
             if self._code == SUCCEEDED:
-                opened = _Opened(outcome.open() if isinstance(outcome, Item) else payloads.load(outcome), None)
+                plain = type(outcome) is bytes
+                value = payloads.loads(outcome) if plain else outcome.open() if isinstance(outcome, Item) else payloads.load(outcome)
+                opened = _Opened(value, None)
             else:
                 opened = _Opened(None, error_of(self._code, outcome, self.id, self._host.cluster_id), outcome)
             outcome = self._outcome = opened

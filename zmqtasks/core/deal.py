@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from zmqtasks.core.ledger import Ledger
@@ -67,16 +68,19 @@ class Dealer:
             room = min(room, share, HAND_MAX - peer.items)
             if room <= 0 or (peer.bytes + len(task.payload) > HAND_BYTES_MAX and peer.items >= 2 * peer.slots):
                 break
-            if room < task.count:
-                task = self.ledger.split(task, room)
+            if task.count > 1:
+                if room < task.count:
+                    task = self.ledger.split(task, room)
+                else:
+                    level.popleft()
+                taken = [task]
             else:
-                level.popleft()
-            ready.forget(task)
-            share -= task.count
-            peer.give(task, cost * task.count)
-            task.state = LEASED  # from QUEUED, as `level` says; the counts follow once for all
-            task.attempt += 1
-            tasks.append(task)
+                taken = _run_of_singles(level, room, HAND_BYTES_MAX - peer.bytes)
+            peer.give(taken, cost)
+            items = sum([task.count for task in taken])
+            ready.size -= items
+            share -= items
+            tasks += taken
         return tasks
 
     def overdue(self, peers: Iterable[Peer], now: float) -> list[Peer]:
@@ -109,3 +113,19 @@ class Dealer:
         if peer.asked or peer.barren or peer.ending >= 0 or peer.items <= peer.slots:
             return False
         return peer.overdue or peer.hand_s * (peer.items - peer.slots) / peer.items >= STEAL_S
+
+
+def _run_of_singles(level: deque[Task], items: int, nbytes: int) -> list[Task]:
+    """Up to `items` single tasks of one function off the head of `level`, of about `nbytes` together; at least one."""
+    fn = level[0].fn
+    taken: list[Task] = []
+    while level and items > 0 and nbytes >= 0 or not taken:
+        task = level.popleft()
+        if task.fn != fn or task.count > 1:
+            level.appendleft(task)
+            break
+        if task.state == QUEUED:  # else it was cancelled
+            taken.append(task)
+            items -= 1
+            nbytes -= len(task.payload)
+    return taken

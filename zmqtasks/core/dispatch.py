@@ -31,6 +31,7 @@ from zmqtasks.messages import (
     FULL,
     LEASED,
     NEW,
+    QUEUED,
     SUCCEEDED,
     Cancel,
     Deep,
@@ -134,6 +135,24 @@ class Dispatcher:
             ledger.counts[NEW] += items
             ledger.settle(CANCELLED, refused, [FULL] * len(refused))
 
+    def _plain(self, message: Submit) -> int:
+        """Take in the tasks up to the first that is more than a single one to be run at once; how many."""
+        known, push = self.ledger.tasks, self.ledger.ready.push
+        tasks = message.tasks
+        count = 0
+        for count, task in enumerate(tasks):  # noqa: B007 - read behind the loop
+            if task.needs or task.span or task.state != NEW or task.id in known or task.options.countdown:
+                break
+            task.state = QUEUED
+            known[task.id] = task
+            push(task)
+        else:
+            count = len(tasks)
+        self.ledger.submitted += count
+        self.ledger.counts[QUEUED] += count
+        self._accepted += tasks[:count]
+        return count
+
     def _done(self, peer_id: int, message: Done, now: float) -> None:
         peer = self.peers.get(peer_id)
         if peer is None:
@@ -150,22 +169,30 @@ class Dispatcher:
             self._ask_again(peer, now)
 
     def _done_singles(self, peer: Peer, message: Done) -> list[Delivery]:
-        hand, cost_s = peer.hand, self._dealer.pace.cost_s
-        tasks, payloads, failed = [], [], set(message.failed)
-        failures: tuple[list[Task], list[Any]] = ([], [])
-        for ordinal, payload in enumerate(message.payloads, message.first):
-            task = hand.get(ordinal)
-            if task is None or task.span:
-                continue  # not the current lease: said twice, or recalled
-            peer.drop(task, 1, cost_s(task.fn) or 0.0)
-            if failed and ordinal - message.first in failed:
-                failures[0].append(task)
-                failures[1].append(payload)
+        hand, payloads, failed = peer.hand, message.payloads, message.failed
+        tasks: list[Task] = []
+        stale: list[int] = []
+        for ordinal in range(message.first, message.first + len(payloads)):
+            task = hand.pop(ordinal, None)
+            if task is None or task.span:  # not the current lease: said twice, or recalled
+                stale.append(ordinal - message.first)
+                if task is not None:
+                    hand[ordinal] = task
             else:
                 tasks.append(task)
-                payloads.append(payload)
-        work = self.ledger.settle(SUCCEEDED, tasks, payloads) if tasks else []
-        return work + self.ledger.settle(FAILED, *failures) if failures[0] else work
+        if not tasks:
+            return []
+        peer.drop_singles(tasks, self._dealer.pace.cost_s)
+        if not stale and not failed:
+            return self.ledger.settle(SUCCEEDED, tasks, payloads)
+        kept = [index for index in range(len(payloads)) if index not in set(stale)]
+        outcomes = [(task, payloads[index], index in failed) for task, index in zip(tasks, kept, strict=True)]
+        work: list[Delivery] = []
+        for state in (SUCCEEDED, FAILED):
+            chosen = [(task, payload) for task, payload, is_failure in outcomes if is_failure == (state == FAILED)]
+            if chosen:
+                work += self.ledger.settle(state, [task for task, _ in chosen], [payload for _, payload in chosen])
+        return work
 
     def _done_part(self, peer: Peer, part: Part) -> list[Delivery]:
         task = peer.hand.get(part.ordinal)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zmqtasks.core.pace import GRACE_S
-from zmqtasks.messages import Cancel, Task
+from zmqtasks.messages import LEASED, Cancel, Task
 
 
 class Peer:
@@ -33,18 +35,26 @@ class Peer:
         """Whether it may be given anything."""
         return not (self.overdue or self.waiting or self.asked or self.ending >= 0)
 
-    def give(self, task: Task, cost_s: float) -> None:
-        """Put `task` last in hand, under the next ordinal; `cost_s` is its estimate for all of its items."""
-        priority = task.options.priority
-        if not self.hand or priority < self.priority:
+    def give(self, tasks: list[Task], cost_s: float) -> None:
+        """Lease `tasks`, one function's, last in hand under the next ordinals; `cost_s` is the estimate for an item."""
+        hand, ordinal, id_ = self.hand, self.next_ordinal, self.id
+        priority = tasks[0].options.priority
+        if not hand or priority < self.priority:
             self.priority = priority
-        task.peer = self.id
-        task.ordinal = self.next_ordinal
-        self.hand[self.next_ordinal] = task
-        self.next_ordinal += 1
-        self.items += task.count
-        self.hand_s += cost_s
-        self.bytes += len(task.payload)
+        items = nbytes = 0
+        for task in tasks:
+            task.state = LEASED  # from QUEUED, where the dealer found it; it counts them
+            task.attempt += 1
+            task.peer = id_
+            task.ordinal = ordinal
+            hand[ordinal] = task
+            ordinal += 1
+            items += task.count
+            nbytes += len(task.payload)
+        self.next_ordinal = ordinal
+        self.items += items
+        self.bytes += nbytes
+        self.hand_s += cost_s * items
         self.barren = False
 
     def drop(self, task: Task, items: int, cost_s: float) -> None:
@@ -55,6 +65,19 @@ class Peer:
             task.peer = task.ordinal = -1
         self.items -= items
         self.hand_s = max(0.0, self.hand_s - cost_s) if self.hand else 0.0
+
+    def drop_singles(self, tasks: list[Task], cost_s: Callable[[int], float | None]) -> None:
+        """Single tasks that were taken out of the hand."""
+        nbytes, seconds, fn, cost = 0, 0.0, -1, 0.0
+        for task in tasks:
+            task.peer = task.ordinal = -1
+            nbytes += len(task.payload)
+            if task.fn != fn:
+                fn, cost = task.fn, cost_s(task.fn) or 0.0
+            seconds += cost
+        self.items -= len(tasks)
+        self.bytes -= nbytes
+        self.hand_s = max(0.0, self.hand_s - seconds) if self.hand else 0.0
 
     def watch(self, now: float) -> None:
         """Set when its hand is overdue: only where something in it has not started and could run elsewhere."""
