@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any, Generic, TypeVar, overload
 
-from zmqtasks.future import Future, Host, Piece, Report, error_of
-from zmqtasks.messages import SUCCEEDED, Task
+from zmqtasks.future import Future, Host, Piece, error_of
+from zmqtasks.messages import SUCCEEDED, Report, Task
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ class Array(Sequence[Future[T]], Generic[T]):
         self._firsts: list[int] = []  # of the pieces, in order
         self._pieces: list[Piece] = []
         self._seen: dict[int, Future[T]] = {}  # futures that were looked at before they were settled
+        self._kept: weakref.WeakValueDictionary[int, Future[T]] = weakref.WeakValueDictionary()  # all that are about
         self._awaited = -1
         self._latch: Any = None
 
@@ -43,9 +45,9 @@ class Array(Sequence[Future[T]], Generic[T]):
         if not 0 <= index < self._count:
             raise IndexError(f"item {index} of {self._count}")
         with self._lock:
-            future = self._seen.get(index)
+            future = self._kept.get(index)
             if future is None:
-                future = Future(self._host, self._base + index)
+                future = self._kept[index] = Future(self._host, self._base + index)
                 piece = self._find(index)
                 if piece is None:
                     self._seen[index] = future
@@ -113,7 +115,7 @@ class Array(Sequence[Future[T]], Generic[T]):
             def park(latch: Any = latch) -> bool:
                 return bool(latch.acquire(timeout=-1 if end is None else max(0.0, end - monotonic())))
 
-            if not self._host.wait(park):
+            if not self._host.wait(park, self._base + index):
                 raise TimeoutError(f"no outcome of item {index} in time")
 
     def _find(self, index: int) -> Piece | None:

@@ -106,6 +106,10 @@ class Shelf:
             self._keep(buffer)
         return buffer
 
+    def take_gone(self) -> set[bytes]:
+        """The hashes of what has gone since the last call."""
+        return {self.gone.popleft() for _ in range(len(self.gone))} if self.gone else set()
+
     def _keep(self, buffer: Buffer) -> None:
         recent = self._recent
         if buffer.digest in recent:

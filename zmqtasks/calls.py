@@ -85,27 +85,15 @@ class Calls:
         return payloads.Packed(self._shelf.hold_always(data), buffers)
 
     def _pack(self, value: Any, fn: Callable[..., Any] | None) -> tuple[payloads.Payload, list[Future[Any]]]:
-        local = self._local
-        pickler = getattr(local, "pickler", None)
+        pickler = getattr(self._local, "pickler", None)
         if pickler is None:
-            local.needs = []
-            local.pickler = pickler = payloads.Pickler(self._depend, self._shelf.hold)
-        local.needs = needs = []
+            pickler = self._local.pickler = payloads.Pickler(self._host, self._shelf.hold)
         try:
-            return pickler.pack(value), needs
+            return pickler.pack(value)
         except (ForeignFuture, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
             raise self._explain(value, fn, error) from error
-
-    def _depend(self, future: Any) -> int:
-        if not isinstance(future, Future) or future.host is not self._host:
-            kind = "another client" if isinstance(future, Future) else "another library"
-            raise ForeignFuture(f"a future of {kind} is among the arguments ({future!r}): pass its result instead")
-        needs: list[Future[Any]] = self._local.needs
-        if future not in needs:
-            needs.append(future)
-        return needs.index(future)
 
     def _explain(self, value: Any, fn: Callable[..., Any] | None, error: Exception) -> NotPicklable:
         """Where in a call the thing is that cannot be pickled."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from time import perf_counter
 from typing import Any, TypeVar
 
 from zmqtasks import wire
@@ -15,8 +14,6 @@ from zmqtasks.nodes.upstream import upstream
 
 T = TypeVar("T")
 
-_REPORT_S = 0.1  # progress goes out this often at most
-
 
 class Context:
     """The running task, as itself sees it."""
@@ -24,7 +21,6 @@ class Context:
     def __init__(self, process: child.Child, item: child.Item) -> None:
         self._process = process
         self._item = item
-        self._reported = 0.0
 
     @property
     def id(self) -> str:
@@ -66,15 +62,7 @@ class Context:
         process = self._process
         if process.item is not self._item:
             return  # a thread that outlived its task
-        report = wire.Progress(process.running_id(self._item), done, total, message, meta)
-        now = perf_counter()
-        if now - self._reported >= _REPORT_S:
-            self._reported = now
-            process.progress = None
-            process.send(wire.simple(report))
-        else:
-            process.progress = report
-            process.trace()
+        process.report(wire.Progress(process.running_id(self._item), done, total, message, meta))
 
     def track(self, iterable: Iterable[T], total: float | None = None) -> Iterator[T]:
         """Go through `iterable`, saying how far it is; `total` is its length where it has one."""

@@ -38,10 +38,17 @@ def _first_bad(parts: Sequence[Part]) -> Part | None:
 
 def _can(value: Any) -> bool:
     try:
-        Pickler(lambda _future: 0, lambda view: Buffer(view.nbytes)).pack(value)
+        _Lenient(None, lambda view: Buffer(view.nbytes)).pack(value)
     except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
         return False
     return True
+
+
+class _Lenient(Pickler):
+    """Takes any future: what is wrong with those is said elsewhere."""
+
+    def _need(self, future: Any) -> int:  # noqa: ARG002
+        return 0
 
 
 def _parts(value: Any, path: str) -> list[Part]:

@@ -99,7 +99,7 @@ class Functions:
         self._known[key] = known
 
     def _by_digest(self, fn: Callable[..., Any], name: str) -> Function:
-        packed = Pickler(None, hold).pack(fn)
+        packed, _ = Pickler(None, hold).pack(fn)
         return self.adopt(name, packed if type(packed) is bytes else None)  # large captures travel with the call
 
     def adopt(self, name: str, packed: bytes | None) -> Function:

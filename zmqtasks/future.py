@@ -4,8 +4,9 @@ A `concurrent.futures.Future` takes 1,600 bytes and 1.9 us, most of it a conditi
 This one is one too, and makes them when somebody asks for them. Only the host's I/O thread settles a future, and it
 never runs the user's code: values are unpickled where `result()` is called.
 
-How settling and waiting meet without a lock: who settles writes the state and then looks for waiters; who waits
-registers and then looks at the state. One of the two sees the other.
+How settling and waiting meet: what a waiter needs is made under one lock, and a future that has none of it is settled
+under that lock, so whoever comes later sees the state. Where there is something, the state changes with the condition
+held, as `concurrent.futures.wait` and `as_completed` count on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from zmqtasks import payload as payloads
-from zmqtasks.errors import QueueFull, TaskCancelled, UpstreamFailed, WorkerLost
+from zmqtasks.errors import QueueFull, RemoteError, TaskCancelled, UpstreamFailed, WorkerLost
 from zmqtasks.messages import (
     CANCELLED,
     DEAD,
@@ -30,6 +31,7 @@ from zmqtasks.messages import (
     QUEUED,
     SUCCEEDED,
     UPSTREAM_FAILED,
+    Report,
     State,
     Task,
     Value,
@@ -49,15 +51,6 @@ class _Opened(NamedTuple):
     reason: Any = None  # what the exception was made of
 
 
-class Report(NamedTuple):
-    """How far a running task says it is."""
-
-    done: float
-    total: float | None
-    message: str
-    meta: dict[str, Any]
-
-
 class Host(Protocol):
     """What carries a client's tasks."""
 
@@ -73,8 +66,8 @@ class Host(Protocol):
     def accepted(self, timeout: float | None) -> bool:
         """Wait until everything submitted so far is accepted."""
 
-    def wait(self, park: Callable[[], bool]) -> bool:
-        """Let the calling thread park."""
+    def wait(self, park: Callable[[], bool], on: int, /) -> bool:
+        """Let the calling thread park, to wait for task `on`."""
 
     def watch(self, future: Future[Any]) -> list[Any]:
         """A list for the waiters of `future`."""
@@ -155,22 +148,25 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def settle(self, task: Task, state: int, outcome: Any) -> None:
         """The one final outcome; called by the host alone."""
-        self._attempts = task.attempt
-        self._outcome = outcome
-        self._code = state
-        if self._more is not None:
-            self._notify(self._more)
+        self._set(task.attempt, state, outcome)
 
     def take(self, piece: Piece, index: int) -> None:
         """The same, for an item of an array."""
-        self._attempts = piece.attempts
-        self._outcome = Item(piece, index) if piece.state == SUCCEEDED else piece.outcome
-        self._code = piece.state
-        if self._more is not None:
-            self._notify(self._more)
+        outcome = Item(piece, index) if piece.state == SUCCEEDED else piece.outcome
+        self._set(piece.attempts, piece.state, outcome)
 
-    def _notify(self, more: _More) -> None:
-        with more.condition:
+    def _set(self, attempts: int, state: int, outcome: Any) -> None:
+        self._attempts = attempts
+        self._outcome = outcome
+        with _making:
+            if self._more is None:  # nobody waits, and whoever will sees that it is settled
+                self._code = state
+                return
+        self._notify(self._more, state)
+
+    def _notify(self, more: _More, state: int) -> None:
+        with more.condition:  # what looks at the state and leaves a waiter does so with the condition held
+            self._code = state
             latch = more.latch
             if latch is not None and latch.locked():
                 latch.release()
@@ -247,7 +243,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """The task's value; raises what it raised, or `TimeoutError` after `timeout` seconds."""
-        if self._code < FINAL_FROM and not self._host.wait(lambda: self._park(timeout)):
+        if self._code < FINAL_FROM and not self._host.wait(lambda: self._park(timeout), self._number):
             raise TimeoutError(f"no outcome within {timeout} s (state {self.state})")
         outcome = self._outcome
         opened = outcome if type(outcome) is _Opened else self._open()
@@ -261,7 +257,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None; `TimeoutError` after `timeout` seconds."""
-        if self._code < FINAL_FROM and not self._host.wait(lambda: self._park(timeout)):
+        if self._code < FINAL_FROM and not self._host.wait(lambda: self._park(timeout), self._number):
             raise TimeoutError(f"no outcome within {timeout} s (state {self.state})")
         error = self._open().error
         if self._code == CANCELLED and error is not None:
@@ -277,7 +273,6 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 more.latch = threading.Lock()
                 more.latch.acquire()
         if mine:
-            # Who settles writes the state and then looks for the latch; here it is the other way round.
             if self._code < FINAL_FROM:
                 more.latch.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
             more.latch = None
@@ -289,9 +284,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         outcome = self._outcome
         if type(outcome) is not _Opened:
             if self._code == SUCCEEDED:
-                plain = type(outcome) is bytes
-                value = payloads.loads(outcome) if plain else outcome.open() if isinstance(outcome, Item) else payloads.load(outcome)
-                opened = _Opened(value, None)
+                opened = _load(outcome, self)
             else:
                 opened = _Opened(None, error_of(self._code, outcome, self.id, self._host.cluster_id), outcome)
             outcome = self._outcome = opened
@@ -358,6 +351,19 @@ class Item(NamedTuple):
     def open(self) -> Any:
         """Its value."""
         return self.piece.values()[self.index]
+
+
+def _load(outcome: Any, future: Future[Any]) -> _Opened:
+    """The value of a succeeded task; where it cannot be rebuilt here, the error that says so."""
+    try:
+        if type(outcome) is bytes:
+            return _Opened(payloads.loads(outcome), None)
+        return _Opened(outcome.open() if isinstance(outcome, Item) else payloads.load(outcome), None)
+    except SystemExit as error:
+        return _Opened(None, RemoteError("SystemExit", f"raised while the result was unpickled: {error}"))
+    except Exception as error:  # noqa: BLE001 - whatever the user's classes do
+        error.add_note(f"The task {future.id} succeeded; this was raised here, while its result was unpickled.")
+        return _Opened(None, error)
 
 
 def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseException:

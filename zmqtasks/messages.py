@@ -6,7 +6,7 @@ A message is never about one task: each carries what is pending at the moment it
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -45,6 +45,15 @@ FACE = (
     State.UPSTREAM_FAILED,
     State.DEAD,
 )
+
+
+class Report(NamedTuple):
+    """How far a running task says it is."""
+
+    done: float
+    total: float | None
+    message: str
+    meta: dict[str, Any]
 
 
 class Task(msgspec.Struct, gc=False):
@@ -128,7 +137,13 @@ class Returned(msgspec.Struct, array_like=True):
 
 
 class Waiting(msgspec.Struct, array_like=True):
-    """The worker's task waits for other tasks: its slot is free meanwhile."""
+    """The worker's task waits for other tasks: its slot is free meanwhile.
+
+    Until `Resumed`, or, where it waits for one task only, until task `on` is settled: it will go on then, and counting
+    it at once keeps others from being started in its place.
+    """
+
+    on: int = -1
 
 
 class Resumed(msgspec.Struct, array_like=True):

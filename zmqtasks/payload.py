@@ -76,39 +76,52 @@ def _packed_class(cls: type) -> bytes:
     return data
 
 
-class Pickler(cloudpickle.Pickler):
-    """cloudpickle's, with buffers out of band, futures as dependencies, and classes that know their way home.
+class _Out:
+    """Where a pickler writes; apart from it, so that no cycle keeps what was pickled."""
 
-    `depend(future) -> index` says which input of the task a future is; `hold(view)` keeps a large buffer.
-    """
+    __slots__ = ("buffers", "chunks", "hold")
 
-    def __init__(self, depend: Callable[[Any], int] | None, hold: Callable[[memoryview], Buffer]) -> None:
-        self._chunks: list[bytes] = []
-        self._buffers: list[Buffer] = []
-        self._depend = depend
-        self._hold = hold
-        super().__init__(self, protocol=5, buffer_callback=self._take)
+    def __init__(self, hold: Callable[[memoryview], Buffer]) -> None:
+        self.hold = hold
+        self.chunks: list[bytes] = []
+        self.buffers: list[Buffer] = []
 
     def write(self, chunk: bytes) -> None:
-        """The pickler's file is itself."""
-        self._chunks.append(chunk)
+        self.chunks.append(chunk)
 
-    def _take(self, pickled: pickle.PickleBuffer) -> bool:
+    def take(self, pickled: pickle.PickleBuffer) -> bool:
         view = pickled.raw()
         if view.nbytes < FRAME_BYTES_MIN:
             return True  # in band
-        self._buffers.append(self._hold(view))
+        self.buffers.append(self.hold(view))
         return False
 
-    def pack(self, value: Any) -> Payload:
-        """Pickle `value`."""
-        self.clear_memo()
-        self.globals_ref = {}
-        self._chunks = chunks = []
-        self._buffers = buffers = []
-        self.dump(value)
-        data = bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
-        return Packed(data, buffers) if buffers else data
+
+class Pickler(cloudpickle.Pickler):
+    """cloudpickle's, with buffers out of band, futures as inputs, and classes that know their way home.
+
+    `host` is what the futures that may travel belong to (None: no future may); `hold(view)` keeps a large buffer.
+    """
+
+    def __init__(self, host: object, hold: Callable[[memoryview], Buffer]) -> None:
+        self._host = host
+        self._needs: list[Any] = []
+        self._out = _Out(hold)
+        super().__init__(self._out, protocol=5, buffer_callback=self._out.take)
+
+    def pack(self, value: Any) -> tuple[Payload, list[Any]]:
+        """Pickle `value`: its payload, and the futures in it, which stand as inputs there."""
+        out, needs = self._out, self._needs
+        try:
+            self.dump(value)
+            chunks = out.chunks
+            data = bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+            return (Packed(data, out.buffers) if out.buffers else data), needs
+        finally:
+            # Nothing of what was pickled is kept until the next call.
+            self.clear_memo()
+            self.globals_ref = {}
+            out.chunks, out.buffers, self._needs = [], [], []
 
     def reducer_override(self, obj: Any) -> Any:
         """Called for everything that is not of a built-in type."""
@@ -121,10 +134,17 @@ class Pickler(cloudpickle.Pickler):
                 _HOME_CLASSES.add(obj)
             return reduced
         if isinstance(obj, concurrent.futures.Future):
-            if self._depend is None:
-                raise ForeignFuture("a future cannot travel here: return its result instead")
-            return _dependency, (self._depend(obj),)
+            return _input, (self._need(obj),)
         return super().reducer_override(obj)
+
+    def _need(self, future: Any) -> int:
+        if self._host is None:
+            raise ForeignFuture("a future cannot travel here: its result can")
+        if getattr(future, "host", None) is not self._host:
+            raise ForeignFuture(f"{future!r} among the arguments is of another client: pass its result instead")
+        if future not in self._needs:
+            self._needs.append(future)
+        return self._needs.index(future)
 
 
 _local = threading.local()
@@ -143,14 +163,13 @@ def dump_result(value: Any) -> Payload:
     pickler = getattr(_local, "pickler", None)
     if pickler is None:
         pickler = _local.pickler = Pickler(None, hold)
-    packed: Payload = pickler.pack(out_of_band(value))
-    return packed
+    return pickler.pack(out_of_band(value))[0]
 
 
 # ---- loading ----------------------------------------------------------------------------------------------------
 
 
-def _dependency(index: int) -> Any:
+def _input(index: int) -> Any:
     return _local.inputs[index]
 
 
@@ -158,11 +177,15 @@ def load(payload: Payload, inputs: list[Any] | None = None) -> Any:
     """What was pickled; `inputs` stand where futures stood."""
     if inputs is not None:
         _local.inputs = inputs
-    if type(payload) is bytes:
-        return pickle.loads(payload)
-    data = payload.data
-    stream = data.map() if isinstance(data, Buffer) else data
-    return pickle.loads(stream, buffers=[buffer.map() for buffer in payload.buffers])  # type: ignore[arg-type]
+    try:
+        if isinstance(payload, bytes):
+            return pickle.loads(payload)
+        data = payload.data
+        stream: Any = data.map() if isinstance(data, Buffer) else data
+        return pickle.loads(stream, buffers=[buffer.map() for buffer in payload.buffers])
+    finally:
+        if inputs is not None:
+            _local.inputs = None
 
 
 _NOTE = "In the worker, task"
@@ -180,7 +203,7 @@ def dump_error(error: BaseException, traceback: str, task: str) -> bytes:
             if type(pickle.loads(packed)) is not type(error):
                 packed = None
             elif type(error) in _TRACKED:
-                packed = Pickler(None, hold).pack(error)  # of a class that knows its way home
+                packed, _ = Pickler(None, hold).pack(error)  # of a class that knows its way home
         except Exception:  # noqa: BLE001 - whatever its class does while it is pickled or rebuilt
             packed = None
     kind = type(error)

@@ -139,6 +139,12 @@ class Dropped(msgspec.Struct, array_like=True, tag="unwanted"):
     id: int
 
 
+class Waits(msgspec.Struct, array_like=True, tag="waiting"):
+    """`Waiting` on the wire."""
+
+    on: int
+
+
 class Signal(msgspec.Struct, array_like=True, tag="signal"):
     """A message without content, by its name."""
 
@@ -146,10 +152,10 @@ class Signal(msgspec.Struct, array_like=True, tag="signal"):
 
 
 Wire = (
-    Tasks | Outcomes | Rest | Hello | Forget | Progress | Asked | CancelAsked | CancelAnswer | Settled | Dropped | Signal
+    Tasks | Outcomes | Rest | Hello | Forget | Progress | Asked | CancelAsked | CancelAnswer | Settled | Dropped | Waits | Signal
 )
 
-SIGNALS: dict[type, str] = {Recall: "recall", Deep: "deep", Waiting: "waiting", Resumed: "resumed"}
+SIGNALS: dict[type, str] = {Recall: "recall", Deep: "deep", Resumed: "resumed"}
 _SIGNALS = {name: kind for kind, name in SIGNALS.items()}
 CLOSE = Signal("close")
 
@@ -373,6 +379,8 @@ def simple(head: Any) -> Message:
     out = Message()
     if type(head) is Unwanted:
         head = Dropped(head.id)
+    elif type(head) is Waiting:
+        head = Waits(head.on)
     out.head = Signal(SIGNALS[type(head)]) if type(head) in SIGNALS else head
     return out
 
@@ -389,6 +397,8 @@ def core_message(message: Arrived) -> Any:
         return Done(head.first, head.payloads, head.failed, head.parts, head.pace)
     if type(head) is Rest:
         return Returned(head.rest)
+    if type(head) is Waits:
+        return Waiting(head.on)
     if type(head) is Signal and head.name in _SIGNALS:
         return _SIGNALS[head.name]()
     return None

@@ -78,6 +78,8 @@ class Dispatcher:
         for peer, message in inbox:
             self._reactions[type(message)](self, peer, message, now)
         ledger, dealer, peers = self.ledger, self._dealer, self.peers.values()
+        if ledger.settles:
+            self._resume_settled()
         ledger.release_due(now)
         for late in dealer.overdue(peers, now):
             self._recall(late)
@@ -209,17 +211,24 @@ class Dispatcher:
         if peer not in self.peers:
             self.peers[peer] = Peer(peer, message.slots)
 
-    def _waiting(self, peer_id: int, _message: Waiting, _now: float) -> None:
+    def _waiting(self, peer_id: int, message: Waiting, _now: float) -> None:
         peer = self.peers.get(peer_id)
-        if peer is None:
-            return
+        if peer is None or (message.on >= 0 and self.ledger.find(message.on) is None):
+            return  # what it waits for is settled: it goes on
         if sum(1 for other in self.peers.values() if other.waiting) >= WAITING_MAX:
             self._sends.append(Send(peer_id, Deep()))
-        else:
-            peer.waiting = True
-            peer.due = None
-            if peer.items > peer.slots and not peer.asked:  # dealt before this was heard: it would wait with the peer
-                self._recall(peer)
+            return
+        peer.waiting = True
+        peer.waits_on = message.on
+        peer.due = None
+        if peer.items > peer.slots and not peer.asked:  # dealt before this was heard: it would wait with the peer
+            self._recall(peer)
+
+    def _resume_settled(self) -> None:
+        """Those whose wait is over go on, before they say so."""
+        for peer in self.peers.values():
+            if peer.waiting and peer.waits_on >= 0 and self.ledger.find(peer.waits_on) is None:
+                peer.waiting = False
 
     def _resumed(self, peer_id: int, _message: Resumed, _now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:

@@ -15,7 +15,6 @@ from zmqtasks.messages import (
     FAILED,
     FINAL_FROM,
     LEASED,
-    NEW,
     QUEUED,
     SCHEDULED,
     SUCCEEDED,

@@ -12,7 +12,7 @@ class Peer:
     """One worker: its hand, its credit, and what is asked of it."""
 
     __slots__ = ("asked", "barren", "bytes", "due", "ending", "hand", "hand_s", "id", "items", "next_ordinal",
-                 "overdue", "priority", "questions", "slots", "waiting")  # fmt: skip
+                 "overdue", "priority", "questions", "slots", "waiting", "waits_on")  # fmt: skip
 
     def __init__(self, id_: int, slots: int) -> None:
         self.id = id_
@@ -28,6 +28,7 @@ class Peer:
         self.asked = False  # a recall is on its way
         self.barren = False  # the last recall brought nothing, and nothing has moved since: asking again is vain
         self.waiting = False  # its task waits for others: it takes nothing, and occupies no slot
+        self.waits_on = -1  # the one task that it waits for
         self.ending = -1  # the id of the task it is being killed for
         self.questions: list[Cancel] = []  # cancels that wait for what it returns
 

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
@@ -22,11 +21,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from zmqtasks import payload as payloads
 from zmqtasks import wire
-from zmqtasks.culprit import culprit
-from zmqtasks.errors import NotPicklable
-from zmqtasks.messages import Done, Part
+from zmqtasks.nodes.failure import failure, unpicklable
 from zmqtasks.nodes.link import Closed, Link
+from zmqtasks.nodes.outbox import Outbox, Span
 from zmqtasks.nodes.output import redirect
+from zmqtasks.nodes.reporter import Reporter
 
 if TYPE_CHECKING:
     from zmqtasks.messages import Value
@@ -34,16 +33,6 @@ if TYPE_CHECKING:
 FLUSH_S = 0.002
 
 Item = tuple[int, int, int, Any, wire.Single | None]  # ordinal, function, id, payload, more about it
-
-
-class Span:
-    """The span that is running: what its items gave, and how far it is to go."""
-
-    def __init__(self, ordinal: int, start: int, limit: int) -> None:
-        self.ordinal = ordinal
-        self.start = start  # of `values`, in the payload
-        self.limit = limit  # where to stop: a recall lowers it
-        self.values: list[Any] = []
 
 
 class Child:
@@ -56,16 +45,13 @@ class Child:
         self.item: Item | None = None  # what is running
         self.unwanted: set[int] = set()  # ids that were cancelled while they ran
         self.inbox: Callable[[wire.Arrived], None] | None = None  # answers to what tasks ask for
-        self.progress: wire.Progress | None = None  # the last word of the running task that is not sent yet
+        self._reporter: Reporter | None = None
         self._traces = False
         self._at_end: list[Callable[[], None]] = []
         self._flushed = 0.0
         self._claim = claim
         self._hand: deque[Item] = deque()
-        self._outbox: deque[tuple[int, Any, bool]] = deque()  # ordinal, payload, failed
-        self._parts: deque[Part] = deque()
-        self._pace: deque[tuple[int, int, float]] = deque()
-        self._span: Span | None = None
+        self._outbox = Outbox()
         self._functions: dict[int, tuple[str, bytes | None]] = {}
         self._loaded: dict[int, Callable[..., Any]] = {}
         self._reading = threading.Lock()  # of the data socket
@@ -129,7 +115,13 @@ class Child:
 
     def _run_singles(self, item: Item) -> None:
         """Plain tasks of one function, until another kind is next, the hand is empty, or it is time to send."""
-        hand, outbox, claim, loads, dump = self._hand, self._outbox, self._claim, payloads.loads, payloads.dump_result
+        hand, outbox, claim, loads, dump = (
+            self._hand,
+            self._outbox.singles,
+            self._claim,
+            payloads.loads,
+            payloads.dump_result,
+        )
         fn = item[1]
         function = self._loaded.get(fn)
         started = now = perf_counter()
@@ -163,7 +155,7 @@ class Child:
                 hand.appendleft(following)
                 break
             item = following
-        self._pace.append((fn, ran, now - started))
+        self._outbox.pace.append((fn, ran, now - started))
         if now >= flush_at:
             self.flush()
 
@@ -176,35 +168,36 @@ class Child:
         try:
             inputs = [self._input(value) for value in more.inputs] if more is not None else []
             result = self._call(fn, payloads.load(payload, inputs))
-            self._outbox.append((ordinal, result, False))
+            self._outbox.singles.append((ordinal, result, False))
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
-            self._outbox.append((ordinal, self._failure(error), True))
+            self._outbox.singles.append((ordinal, self._failure(error), True))
             result = b""
         if self._traces:
             self._wipe()
         now = perf_counter()
-        self._pace.append((fn, 1, now - started))
+        self._outbox.pace.append((fn, 1, now - started))
         if now - self._flushed > FLUSH_S or len(result) >= payloads.FRAME_BYTES_MIN:
             self.flush()
 
     def _run_span(self, item: Item, more: wire.Single) -> None:
         """The items of a span, one after the other; each has an outcome of its own."""
         ordinal, fn, _, payload, _ = item
-        claim = self._claim
-        claim[1] = more.offset
+        claim, outbox = self._claim, self._outbox
+        index = first = more.offset
+        claim[1] = index
         claim[0] = ordinal
         self.item = item
         started = sent = perf_counter()
-        index = first = more.offset
-        span = self._span = Span(ordinal, first, first + more.count)
+        span = Span(ordinal, self.name_of(item), first, first + more.count)
+        outbox.begin_span(span)
         try:
             star, items, *rest = payloads.load(payload)
             function = rest[0] if rest else self._function(fn)
         except BaseException as error:  # noqa: BLE001 - no item can run
-            failure = self._failure(error)
             with self._sending:
-                self._parts.extend(Part(ordinal, at, 1, failed=True, payload=failure) for at in range(first, span.limit))
-                self._span = None
+                for at in range(first, span.limit):
+                    outbox.fail_item(at, self._failure(error))
+                outbox.end_span()
             return
         append = span.values.append
         while True:
@@ -212,49 +205,24 @@ class Child:
             if index >= span.limit:
                 with self._sending:  # a recall in the making may have put the limit low for a moment
                     if index >= span.limit:
-                        self._end_span(span)
+                        outbox.end_span()
                         break
             try:
                 append(function(*items[index]) if star else function(items[index]))
             except BaseException as error:  # noqa: BLE001 - whatever an item raises is its outcome
-                failure = self._failure(error)
+                payload = self._failure(error)
                 with self._sending:
-                    self._cut_span(span)
-                    self._parts.append(Part(ordinal, index, 1, failed=True, payload=failure))
-                    span.start = index + 1
+                    outbox.fail_item(index, payload)
             index += 1
             if self._traces:
                 self._wipe()
             now = perf_counter()
             if now - sent >= FLUSH_S:
-                self._pace.append((fn, index - first, now - started))
+                outbox.pace.append((fn, index - first, now - started))
                 started, first, sent = now, index, now
                 self.flush()
         if index > first:
-            self._pace.append((fn, index - first, perf_counter() - started))
-
-    def _end_span(self, span: Span) -> None:
-        self._cut_span(span)
-        self._span = None
-
-    def _cut_span(self, span: Span) -> None:
-        """What the span gave so far becomes a part. The caller holds `_sending`."""
-        values = span.values[:]
-        if not values:
-            return
-        del span.values[: len(values)]
-        start = span.start
-        span.start += len(values)
-        try:
-            self._parts.append(Part(span.ordinal, start, len(values), failed=False, payload=payloads.dump_result(values)))
-        except BaseException:  # noqa: BLE001 - one of them cannot be pickled: which one?
-            for at, value in enumerate(values, start):
-                try:
-                    part = Part(span.ordinal, at, 1, failed=False, payload=payloads.dump_result([value]))
-                except BaseException as error:  # noqa: BLE001
-                    failure = self._failure(self._unpicklable(value, error))
-                    part = Part(span.ordinal, at, 1, failed=True, payload=failure)
-                self._parts.append(part)
+            outbox.pace.append((fn, index - first, perf_counter() - started))
 
     # ---- calling -------------------------------------------------------------------------------------------------
 
@@ -277,43 +245,32 @@ class Child:
         try:
             return payloads.dump_result(value)
         except Exception as error:  # noqa: BLE001 - whatever pickling raises
-            raise self._unpicklable(value, error) from None
-
-    def _unpicklable(self, value: Any, error: BaseException) -> NotPicklable:
-        found = culprit([(value, "result")])
-        path, thing = (found[1], found[0]) if found else ("result", value)
-        return NotPicklable(f"the result cannot be pickled: {path} is {describe(thing)} ({error})")
+            raise unpicklable(value, error) from None
 
     def _input(self, value: Value) -> Any:
         found = payloads.load(value.payload)
         return found if value.index < 0 else found[value.index]
 
-    def _failure(self, error: BaseException) -> bytes:
-        """An exception as a payload, with the traceback from the task's own first frame on."""
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_globals is globals():
-            frames = frames.tb_next
-        notes = payloads.take_notes(error)
-        try:
-            text = "".join(traceback.format_exception(type(error), error, frames))
-        except Exception:  # noqa: BLE001 - a broken __str__ or __repr__
-            text = "".join(traceback.format_tb(frames)) + f"{type(error).__qualname__}\n"
-        error.__traceback__ = None  # the frames hold the task's values
-        for note in notes:
-            error.add_note(note)
-        return payloads.dump_error(error, text, self._task_name())
+    def _failure(self, error: BaseException) -> payloads.Payload:
+        return failure(error, self._task_name(), globals())
 
     def _wipe(self) -> None:
         """The task is over: its last line, its progress, and that it was unwanted."""
         self._traces = False
         for stream in self._streams:
             stream.end()
-        if self.progress is not None:
-            self.send(wire.simple(self.progress))
-            self.progress = None
+        if self._reporter is not None:
+            self._reporter.send()
         self.unwanted.clear()
         while self._at_end:
             self._at_end.pop()()
+
+    def report(self, progress: wire.Progress) -> None:
+        """How far the running task is: soon, and before its outcome."""
+        if self._reporter is None:
+            self._reporter = Reporter(lambda progress: self.send(wire.simple(progress)))
+        self._reporter.put(progress)
+        self.trace()
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Call it when the running task is over."""
@@ -335,26 +292,8 @@ class Child:
         """Send the outcomes that are there."""
         with self._sending:
             self._flushed = perf_counter()
-            if self._span is not None:
-                self._cut_span(self._span)
-            outbox = self._outbox
-            pace = [self._pace.popleft() for _ in range(len(self._pace))]
-            parts = [self._parts.popleft() for _ in range(len(self._parts))]
-            if not outbox:
-                if parts or pace:
-                    self.data.send(wire.done(Done(0, [], [], parts, pace)))
-                return
-            while outbox:
-                done = Done(outbox[0][0], [], [], parts, pace)
-                expected = done.first
-                while outbox and outbox[0][0] == expected:
-                    _, payload, failed = outbox.popleft()
-                    if failed:
-                        done.failed.append(len(done.payloads))
-                    done.payloads.append(payload)
-                    expected += 1
+            for done in self._outbox.take():
                 self.data.send(wire.done(done))
-                parts, pace = [], []
 
     def give_back(self, link: Link) -> None:
         """Send what is finished, and give back what has not started, through `link`."""
@@ -375,7 +314,7 @@ class Child:
                 except IndexError:
                     break
                 rest.append((ordinal, more.count if more is not None and more.count else 1))
-            if (span := self._span) is not None:
+            if (span := self._outbox.span) is not None:
                 limit = span.limit
                 span.limit = -1  # it stops here ...
                 current = self._claim[1]
@@ -410,15 +349,6 @@ class Child:
             os._exit(0)
         elif self.inbox is not None:
             self.inbox(message)
-
-
-def describe(thing: Any) -> str:
-    """`thing` in a few words, whatever its `__repr__` does."""
-    try:
-        text = repr(thing)
-    except Exception:  # noqa: BLE001 - the user's
-        text = "..."
-    return f"{type(thing).__qualname__} {text:.80}"
 
 
 RUNNING: Child | None = None  # this process, if it is a child

@@ -31,8 +31,14 @@ class Claims:
     """The page, by child."""
 
     def __init__(self, file: int) -> None:
-        self._words = memoryview(mmap.mmap(file, _BYTES)).cast("q")
+        self._page = mmap.mmap(file, _BYTES)
+        self._words = memoryview(self._page).cast("q")
 
     def of(self, index: int) -> memoryview:
         """The two words of child `index`: ordinal, item."""
         return self._words[index * _WORDS : (index + 1) * _WORDS]
+
+    def close(self) -> None:
+        """Give the page back; the words of all children were released before."""
+        self._words.release()
+        self._page.close()

@@ -53,6 +53,7 @@ class ChildLink:
         """Close this side of it."""
         self.data.close()
         self.control.close()
+        self.claim.release()
 
 
 class Crew:
@@ -61,6 +62,7 @@ class Crew:
     def __init__(self, workers: int, cpus: int, cluster_id: str) -> None:
         self.children: dict[int, ChildLink] = {}  # by index
         self._next_peer = 1
+        self._old: list[Claims] = []  # of fork servers that are gone
         self._about = (workers, cpus, cluster_id)
         self._link, self._server, self._claims = self._launch()
 
@@ -102,6 +104,7 @@ class Crew:
         self.children.clear()
         self._link.close()
         self._server.wait()
+        self._old.append(self._claims)
         self._link, self._server, self._claims = self._launch()
         return ended
 
@@ -166,6 +169,8 @@ class Crew:
         for child in self.children.values():
             child.close()
         self.children.clear()
+        for claims in (*self._old, self._claims):
+            claims.close()
 
 
 def _is_open(file: int) -> bool:

@@ -10,7 +10,6 @@ import atexit
 import logging
 import os
 import secrets
-import select
 import threading
 import weakref
 from collections import deque
@@ -23,27 +22,13 @@ from zmqtasks import wire
 from zmqtasks.blobs import Shelf
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, End, Send, Settle
-from zmqtasks.core.pool import Pool
 from zmqtasks.errors import ClientClosed, ForkedClient
 from zmqtasks.functions import Functions
-from zmqtasks.messages import (
-    CANCELLED,
-    DEAD,
-    FAILED,
-    FINAL_FROM,
-    LEASED,
-    QUEUED,
-    Cancel,
-    Joined,
-    Lost,
-    Run,
-    Submit,
-    Task,
-)
+from zmqtasks.messages import CANCELLED, DEAD, LEASED, QUEUED, Cancel, Joined, Report, Run, Submit, Task
 from zmqtasks.nodes.asks import Asker, Asks
-from zmqtasks.nodes.crew import ChildLink, Crew, describe
+from zmqtasks.nodes.children import Children, Heard
 from zmqtasks.nodes.ids import Ids
-from zmqtasks.nodes.link import Closed, Link
+from zmqtasks.nodes.loop import Loop
 
 CLIENT = 0  # this process, as a peer of its dispatcher
 
@@ -72,26 +57,18 @@ class LocalCluster:
         self.shelf = Shelf()
         self.ids = Ids(CLIENT)
         self.workers = workers
+        self.forked = False
         self._dispatcher = Dispatcher(slots=workers, queue_max=queue_max)
-        self._pool = Pool(workers)
         self._inbox: deque[Task] = deque()
-        self._messages: deque[tuple[int, Any]] = deque()  # of this process: cancels
-        self._children: dict[int, ChildLink] = {}  # by peer
-        self._by_file: dict[int, tuple[ChildLink, bool]] = {}  # link by descriptor; True: the data link
+        self._messages: deque[Cancel] = deque()
         self._asks = Asks(self.functions)
         self._calls: SimpleQueue[Callable[[], None] | None] | None = None
-        self._turning = threading.Lock()
-        self._asleep = False
+        self._turning = threading.Lock()  # held for a turn, by whoever takes it
         self._deadline: float | None = None
-        self._closing = self._killing = self._closed = self.forked = False
-        self._poll = select.epoll() if hasattr(select, "epoll") else select.poll()
-        self._wake_in, self._wake_out = os.pipe()
-        for file in (self._wake_in, self._wake_out):
-            os.set_blocking(file, False)
-        self._crew = Crew(workers, cpus(), self.cluster_id)
-        self._poll.register(self._wake_in, select.POLLIN)
-        self._poll.register(self._crew, select.POLLIN)
-        self._grow()
+        self._closing = self._killing = self._closed = False
+        self._loop = Loop()
+        self._children = Children(self._loop, self.functions, workers, cpus(), self.cluster_id)
+        self._children.staff(0, (), monotonic())
         self._thread = threading.Thread(target=self._run, name="zmqtasks-io", daemon=True)
         self._thread.start()
         _clusters.add(self)
@@ -106,7 +83,7 @@ class LocalCluster:
         self._inbox.append(task)
         if self._closed:  # meanwhile: nobody takes it in any more
             self._refuse_inbox()
-        if self._asleep:
+        if self._loop.asleep:
             if idle and self._turning.acquire(blocking=False):
                 try:
                     self._turn()
@@ -114,7 +91,7 @@ class LocalCluster:
                     self._turning.release()
                 if self._deadline is None:
                     return
-            self._wake()
+            self._loop.wake()
 
     def submit_all(self, tasks: list[Task]) -> None:
         """Take `tasks` in, in one turn."""
@@ -122,7 +99,7 @@ class LocalCluster:
         self._inbox.extend(tasks)
         if self._closed:
             self._refuse_inbox()
-        self._wake()
+        self._loop.wake()
 
     def raise_if_unusable(self) -> None:
         """Say why nothing can be submitted."""
@@ -134,8 +111,8 @@ class LocalCluster:
     def cancel(self, id_: int, *, terminate: bool) -> bool:
         """Ask the dispatcher; it may have to ask a child."""
         question = Question()
-        self._messages.append((CLIENT, Cancel(id_, terminate, question)))
-        self._wake()
+        self._messages.append(Cancel(id_, terminate, question))
+        self._loop.wake()
         while not question.done.wait(1.0):
             if self._closed:
                 return False
@@ -143,15 +120,15 @@ class LocalCluster:
 
     def cancel_all(self, first: int, count: int) -> None:
         """Cancel what has not started; does not wait."""
-        self._messages.append((CLIENT, Cancel(first, terminate=False, token=None, count=max(2, count))))
-        self._wake()
+        self._messages.append(Cancel(first, terminate=False, token=None, count=max(2, count)))
+        self._loop.wake()
 
     def state(self, id_: int) -> tuple[int, int]:
         """State and attempt; a task in a child's hand is QUEUED until the child's claim has come to it."""
         task = self._dispatcher.ledger.find(id_)
         if task is None:
             return QUEUED, 0
-        child = self._children.get(task.peer)
+        child = self._children.by_peer.get(task.peer)
         if task.state != LEASED or child is None:
             return task.state if task.state < LEASED else QUEUED, task.attempt
         ordinal, item = child.claim
@@ -161,11 +138,11 @@ class LocalCluster:
     def accepted(self, timeout: float | None) -> bool:
         """Wait until the I/O thread has taken in what was submitted."""
         question = Question()
-        self._messages.append((CLIENT, Cancel(-1, terminate=False, token=question)))
-        self._wake()
+        self._messages.append(Cancel(-1, terminate=False, token=question))
+        self._loop.wake()
         return question.done.wait(timeout)
 
-    def wait(self, park: Callable[[], bool]) -> bool:
+    def wait(self, park: Callable[[], bool], _on: int) -> bool:
         """Let the calling thread park."""
         if self.forked:
             self.raise_if_unusable()
@@ -188,132 +165,64 @@ class LocalCluster:
             return
         self._closing = True
         if cancel or kill:
-            self._messages.append((CLIENT, Cancel(0, terminate=False, token=None, count=1 << 62)))
+            self._messages.append(Cancel(0, terminate=False, token=None, count=1 << 62))
         if kill:
             self._killing = True
-        self._wake()
+        self._loop.wake()
         if wait and threading.current_thread() is not self._thread:
             self._thread.join()
 
     def leave(self) -> None:
         """This is a forked process: nothing here is its own."""
         self.forked = True
-        for child in self._children.values():
-            child.close()
-        self._crew.leave()
-        os.close(self._wake_in)
-        os.close(self._wake_out)
-
-    def _wake(self) -> None:
-        self._asleep = False  # one wake-up is enough
-        try:
-            os.write(self._wake_out, b"!")
-        except OSError:
-            return  # it is awake, or gone
+        self._children.leave()
+        self._loop.close()
 
     # ---- the I/O thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        loop = self._loop
         try:
             while not self._is_over():
-                self._asleep = True
-                timeout = self._timeout()
-                events = self._poll.poll(timeout)
-                self._asleep = False
+                loop.asleep = True
+                ready = loop.wait(0 if self._inbox or self._messages else self._deadline)
                 with self._turning:
-                    for file, _ in events:
-                        self._react(file)
+                    for file in ready:
+                        self._hear(self._children.read(file))
+                        for child, heard, lost in self._children.ended(file):
+                            self._hear(heard)
+                            self._asks.forget(child.peer)
+                            self._dispatcher.receive(child.peer, lost, monotonic())
                     self._turn()
         finally:
             self._end()
-
-    def _timeout(self) -> float | None:
-        if self._inbox or self._messages:
-            return 0
-        if self._deadline is None:
-            return None
-        # poll counts milliseconds, epoll seconds; both round down to the millisecond below
-        seconds = max(0.0, self._deadline - monotonic())
-        return seconds + 0.0005 if isinstance(self._poll, _EPOLL) else seconds * 1000 + 0.5
 
     def _is_over(self) -> bool:
         return self._closing and (
             self._killing or not (self._dispatcher.ledger.pending or self._inbox or self._messages)
         )
 
-    def _react(self, file: int) -> None:
-        if file == self._wake_in:
-            os.read(self._wake_in, 4096)
-        elif file == self._crew.fileno():
-            self._hear_of_children()
-        elif (entry := self._by_file.get(file)) is not None:
-            child, is_data = entry
-            link = child.data if is_data else child.control
-            try:
-                link.flush()
-                for message in link.read():
-                    self._hear(child, message)
-            except BlockingIOError:
-                return
-            except Closed:
-                # Its end is known from its parent; it only must not be looked at any more.
-                self._poll.unregister(file)
-                del self._by_file[file]
-            else:
-                self._watch_output(link)
-
-    def _hear(self, child: ChildLink, message: wire.Arrived) -> None:
-        head = message.head
-        heard = wire.core_message(message)
-        if heard is not None:
-            self._dispatcher.receive(child.peer, heard, monotonic())
-        elif type(head) is wire.Hello:
-            child.pid = head.pid
-            self._pool.joined(child.peer)
-            self._dispatcher.receive(child.peer, Joined(), monotonic())
-        elif type(head) is wire.Progress:
-            self._report(head)
-        elif type(head) is wire.Asked:
-            submit = self._asks.submit(child.peer, message)
-            self._dispatcher.receive(child.peer, submit, monotonic())
-        elif type(head) is wire.CancelAsked:
-            cancel = Cancel(head.id, head.terminate, (child.peer, head.token), head.count)
-            self._dispatcher.receive(child.peer, cancel, monotonic())
+    def _hear(self, messages: list[Heard]) -> None:
+        for child, message in messages:
+            head = message.head
+            said = wire.core_message(message)
+            if said is None:
+                if type(head) is wire.Hello:
+                    self._children.is_ready(child, head.pid)
+                    said = Joined()
+                elif type(head) is wire.Asked:
+                    said = self._asks.submit(child.peer, message)
+                elif type(head) is wire.CancelAsked:
+                    said = Cancel(head.id, head.terminate, (child.peer, head.token), head.count)
+                elif type(head) is wire.Progress:
+                    self._report(head)
+                    continue
+            self._dispatcher.receive(child.peer, said, monotonic())
 
     def _report(self, head: wire.Progress) -> None:
         task = self._dispatcher.ledger.find(head.id)
         if task is not None and type(task.face) is not Asker:
-            task.face.report(head.id, (head.done, head.total, head.message, head.meta))
-
-    def _hear_of_children(self) -> None:
-        try:
-            ended = self._crew.events()
-        except Closed:
-            self._poll.unregister(self._crew)
-            ended = self._crew.restart()
-            self._poll.register(self._crew, select.POLLIN)
-        for child, status in ended:
-            for link, is_data in ((child.data, True), (child.control, False)):
-                self._drain(child, link)
-                file = link.fileno()
-                if self._by_file.get(file) == (child, is_data):
-                    self._poll.unregister(file)
-                    del self._by_file[file]
-            ordinal, item = child.claim
-            self._pool.left(child.peer)
-            self._children.pop(child.peer, None)
-            self._asks.forget(child.peer)
-            self._dispatcher.receive(child.peer, Lost(describe(status), ordinal, item), monotonic())
-            child.close()
-
-    def _drain(self, child: ChildLink, link: Any) -> None:
-        """What a child sent before it ended counts."""
-        try:
-            while True:
-                for message in link.read():
-                    self._hear(child, message)
-        except (BlockingIOError, Closed):
-            return
+            task.face.report(head.id, Report(head.done, head.total, head.message, head.meta))
 
     def _turn(self) -> None:
         now = monotonic()
@@ -331,25 +240,30 @@ class LocalCluster:
                     task.inputs = ()
             dispatcher.receive(CLIENT, Submit(tasks, known), now)
         while self._messages:
-            dispatcher.receive(*self._messages.popleft(), now)
+            dispatcher.receive(CLIENT, self._messages.popleft(), now)
         for effect in dispatcher.turn(now):
             kind = type(effect)
             if kind is Settle:
                 self._settle(effect)
+            elif kind is Send and type(effect.message) is Run:
+                self._children.run(effect.peer, effect.message)
             elif kind is Send:
-                self._send(effect.peer, effect.message)
+                self._children.tell(effect.peer, wire.simple(effect.message))
             elif kind is Answer:
                 self._answer(effect)
-            elif kind is End and effect.peer in self._children:
-                self._crew.kill(self._children[effect.peer])
+            elif kind is End:
+                self._children.kill(effect.peer)
             # Records are not kept: these tasks live as long as this process, and no longer.
         for peer, message in self._asks.outcomes():
-            if peer in self._children:
-                self._post(self._children[peer], self._children[peer].control, message)
-        if self.shelf.gone:
-            self._forget_blobs()
-        self._staff(now)
-        times = [time for time in (dispatcher.next_deadline(), self._pool.next_deadline()) if time is not None]
+            self._children.tell(peer, message)
+        if gone := self.shelf.take_gone():
+            self._children.forget(gone)
+        peers = dispatcher.peers.values()
+        idle = [peer.id for peer in peers if not peer.hand and not peer.asked]
+        look_again = self._children.staff(sum([peer.waiting for peer in peers]), idle, now)
+        if self._children.broken and dispatcher.ledger.tasks:
+            self._give_up()
+        times = [time for time in (dispatcher.next_deadline(), look_again) if time is not None]
         self._deadline = min(times) if times else None
 
     def _settle(self, effect: Settle) -> None:
@@ -362,38 +276,6 @@ class LocalCluster:
             else:
                 face.settle(task, state, payload)
 
-    def _send(self, peer: int, message: Any) -> None:
-        child = self._children.get(peer)
-        if child is None:
-            return
-        if type(message) is not Run:
-            self._post(child, child.control, wire.simple(message))
-            return
-        new = {task.fn for task in message.tasks} - child.functions
-        child.functions |= new
-        functions = [tuple(self.functions.by_number[number]) for number in new]
-        self._post(child, child.data, wire.run(message, child.data.known, functions))
-
-    def _post(self, child: ChildLink, link: Link, message: wire.Message) -> None:
-        try:
-            if not link.post(message):
-                self._watch_output(link)
-        except Closed:
-            return  # it has ended, and what it had in hand comes back when its parent says so
-
-    def _watch_output(self, link: Link) -> None:
-        """Be told when the rest can be written, as long as there is a rest."""
-        if link.fileno() in self._by_file:
-            self._poll.modify(link, select.POLLIN | (select.POLLOUT if link.pending else 0))
-
-    def _forget_blobs(self) -> None:
-        """Buffers that nothing here names any more: the children need not keep them."""
-        gone = {self.shelf.gone.popleft() for _ in range(len(self.shelf.gone))}
-        for child in self._children.values():
-            if known := gone & child.data.known:
-                child.data.known -= known
-                self._post(child, child.data, wire.simple(wire.Forget(list(known))))
-
     def _answer(self, effect: Answer) -> None:
         token = effect.token
         if isinstance(token, Question):
@@ -401,62 +283,30 @@ class LocalCluster:
             token.done.set()
         elif token is not None:
             peer, number = token
-            if (child := self._children.get(peer)) is not None:
-                self._post(child, child.control, wire.simple(wire.CancelAnswer(number, effect.cancelled)))
-
-    def _staff(self, now: float) -> None:
-        """Start the children that are missing, let those go that are too many."""
-        pool, peers = self._pool, self._dispatcher.peers
-        waiting = sum([peer.waiting for peer in peers.values()])
-        if pool.missing(waiting):
-            self._grow(waiting)
-        elif len(pool.ready) > pool.workers + waiting:
-            idle = [peer.id for peer in peers.values() if not peer.hand and not peer.asked]
-            for peer in pool.surplus(idle, waiting, now):
-                self._crew.kill(self._children[peer])
-        if pool.broken and self._dispatcher.ledger.tasks:
-            self._give_up()
-
-    def _grow(self, waiting: int = 0) -> None:
-        for _ in range(self._pool.missing(waiting)):
-            child = self._crew.fork()
-            self._pool.started()
-            self._children[child.peer] = child
-            for link, is_data in ((child.data, True), (child.control, False)):
-                self._by_file[link.fileno()] = (child, is_data)
-                self._poll.register(link, select.POLLIN)
+            self._children.tell(peer, wire.simple(wire.CancelAnswer(number, effect.cancelled)))
 
     def _give_up(self) -> None:
         """No child comes up: whatever is asked of this cluster fails, and says so."""
         tasks = list(self._dispatcher.ledger.tasks.values())
         for task in tasks:
-            if task.state < FINAL_FROM and task.face is not None:
-                self._settle(Settle(DEAD, [task], ["no worker process comes up: see what they wrote to standard error"]))
+            self._settle(Settle(DEAD, [task], ["no worker process comes up: see what they wrote to standard error"]))
         self._dispatcher = Dispatcher(slots=self.workers, queue_max=self._dispatcher.queue_max)
 
     def _end(self) -> None:
         """Leave nothing behind."""
         with self._turning:
             self._closing = True
-            self._crew.close()
+            self._children.close()
             for task in list(self._dispatcher.ledger.tasks.values()):
                 if task.face is not None and type(task.face) is not Asker:
                     self._settle(Settle(CANCELLED, [task], ["the client was closed before it was done"]))
             while self._messages:
-                _, message = self._messages.popleft()
-                if isinstance(message.token, Question):
-                    message.token.done.set()
-            for child in self._children.values():
-                child.close()
-            for file in (self._wake_in, self._wake_out):
-                os.close(file)
-            if isinstance(self._poll, _EPOLL):
-                self._poll.close()
+                self._answer(Answer(self._messages.popleft().token, cancelled=False))
+            self._loop.close()
             self._closed = True
             self._refuse_inbox()
             if self._calls is not None:
                 self._calls.put(None)
-
 
     def _refuse_inbox(self) -> None:
         while self._inbox:
@@ -467,7 +317,6 @@ class LocalCluster:
             self._settle(Settle(CANCELLED, [task], ["the client was closed before it was accepted"]))
 
 
-_EPOLL = getattr(select, "epoll", ())
 _clusters: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
 
 

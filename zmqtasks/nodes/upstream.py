@@ -85,26 +85,25 @@ class Upstream:
     def raise_if_unusable(self) -> None:
         """It is usable as long as the process is."""
 
-    def wait(self, park: Callable[[], bool]) -> bool:
+    def wait(self, park: Callable[[], bool], on: int) -> bool:
         """Give the slot away while the main thread parks."""
         if threading.current_thread() is not threading.main_thread():
             return park()
-        self.begin_wait()
+        self.begin_wait(on)
         try:
-            self._parked = True
             return park()
         finally:
             self._parked = False
             self.end_wait()
 
-    def begin_wait(self, *, parked: bool = False) -> None:
-        """The main thread is about to wait."""
-        self._parked = parked
+    def begin_wait(self, on: int = -1) -> None:
+        """The main thread is about to wait, for the task `on` or for any."""
         self._waits += 1
         if self._waits == 1:
             self._child.at_end(self._stop_waiting)
             self._child.give_back(self._child.data)
-            self._child.send(wire.simple(Waiting()))
+            self._child.send(wire.simple(Waiting(on)))
+        self._parked = True
 
     def end_wait(self) -> None:
         """The main thread goes on."""
@@ -168,7 +167,7 @@ class _Watchers(list[Any]):
         super().append(waiter)
         if threading.current_thread() is threading.main_thread():
             self._mine.append(waiter)
-            self._upstream.begin_wait(parked=True)
+            self._upstream.begin_wait()
 
     def remove(self, waiter: Any) -> None:
         super().remove(waiter)

@@ -1,0 +1,83 @@
+"""The run as a table on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from bench.contestants import REFERENCE
+from bench.questions import Figure, question
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.record import Record
+
+WHOLE_FROM = 100
+LOAD_MAX = 0.5
+"""The load average of a minute from which on the machine was too busy with something else to be measured."""
+
+
+def number(value: float) -> str:
+    """Three significant digits, thousands separated: 1,234,567 becomes 1,230,000."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= WHOLE_FROM else f"{rounded:.3g}"
+
+
+def compact(value: float) -> str:
+    """Three significant digits, from 10,000 on with k or M: 1,234,567 becomes 1.23M."""
+    for letter, size, least in (("M", 1e6, 1e6), ("k", 1e3, 1e4)):
+        if abs(value) >= least:
+            return number(value / size) + letter
+    return number(value)
+
+
+def cell(record: Record, name: str, contestant: str, figure: Figure) -> str:
+    """Median, how many times better than ProcessPoolExecutor, and the range over the rounds."""
+    values = record.values(name, contestant, figure.key)
+    median = record.median(name, contestant, figure.key)
+    if median is None:
+        return "[red]failed[/]" if f"{name} {contestant}" in record.failures else "-"
+    text = f"[bold]{compact(median)}[/]"
+    ratio = record.ratio(name, contestant, figure)
+    if ratio is not None and contestant != REFERENCE:
+        text += f"  [cyan]{ratio:.3g}\N{NO-BREAK SPACE}x[/]"
+    if len(values) > 1:
+        text += f"\n[dim]{compact(min(values))} .. {compact(max(values))}[/]"
+    return text
+
+
+def show(record: Record, console: Console) -> None:
+    """Print everything: a row a figure, a column a contestant, then what a reader should know."""
+    rounds = "one round" if record.rounds == 1 else f"medians of {record.rounds} rounds"
+    about = record.machine
+    packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
+    table = Table(title=f"zmqtasks and others, {rounds}", show_lines=True)
+    table.add_column("figure")
+    for contestant in record.contestants:
+        table.add_column(contestant.replace("Executor", "\nExecutor").replace(".", ".\n"), justify="right")
+    names = list(record.answers)
+    for name in names:
+        for figure in question(name).figures:
+            aim = "more is better" if figure.more_is_better else "less is better"
+            cells = (cell(record, name, contestant, figure) for contestant in record.contestants)
+            table.add_row(f"{figure.label}, {figure.unit}\n[dim]{aim}[/]", *cells)
+    console.print(table)
+    console.print(
+        f"[cyan]N x[/]: N times better than {REFERENCE} in this run (1 is equal, below 1 is worse)."
+    )
+    console.print(f"{about['cpus']} CPUs, {about['system']}, {about['python']}; {packages}.", highlight=False)
+    if about.get("load_before", 0.0) > LOAD_MAX:
+        console.print(
+            f"[yellow]The machine was busy before (load {about['load_before']:.1f}): do not trust this.[/]"
+        )
+    if record.quick:
+        console.print("[yellow]--quick: a tenth of the sizes below or so; not figures to quote.[/]")
+    for name in names:
+        console.print(f"[bold]{question(name).title}[/]: {escape(question(name).note)}", highlight=False)
+    for contestant, reason in record.absent.items():
+        console.print(f"[yellow]{contestant} is absent[/]: {escape(reason)}", highlight=False)
+    for key, reason in record.failures.items():
+        console.print(f"[red]{key} failed[/]: {escape(reason)}", highlight=False)

@@ -1,0 +1,35 @@
+"""The functions that are run as tasks, importable by every contestant's children."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def noop() -> None:
+    """Do nothing."""
+
+
+def echo(value: T) -> T:
+    """Return the argument."""
+    return value
+
+
+def spin(duration_s: float) -> None:
+    """Keep a core busy for `duration_s` seconds by the wall clock; being preempted counts as work done."""
+    end = time.perf_counter() + duration_s
+    while time.perf_counter() < end:
+        pass
+
+
+def nap(duration_s: float) -> None:
+    """Leave the core to others for `duration_s` seconds, as a task does that waits for something else."""
+    time.sleep(duration_s)
+
+
+def block() -> None:
+    """Wait for a signal, that is until this process is killed."""
+    signal.pause()

@@ -1,0 +1,202 @@
+"""What every test gets: no process, thread or descriptor outlives the test that made it, whatever the test is about.
+
+Tests wait on facts, never on the clock: `until(fact)` asks again and again until a deadline, and a test that
+needs longer than it should fails with the fact's name.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psutil
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from zmqtasks import Client
+
+ROOT = Path(__file__).resolve().parents[1]
+
+settings.register_profile(
+    "zmqtasks", deadline=None, print_blob=True
+)  # cores are shared: a slow example is no failure
+settings.load_profile("zmqtasks")
+
+LEFT_BEHIND_S = 10.0
+"""How long what a test started may take to vanish after it, in seconds."""
+
+WATCHED_DESCRIPTORS = ("socket:", "pipe:", "anon_inode:", "/memfd:", "/dev/shm/")
+"""The kinds of descriptor, as `/proc/self/fd` calls them, that must not pile up. Other systems have no such list."""
+
+
+def until(fact: Callable[[], Any], within_s: float = LEFT_BEHIND_S, every_s: float = 0.01) -> Any:
+    """Return the first true value of `fact()`, or fail once `within_s` seconds have gone by."""
+    deadline, tick = time.monotonic() + within_s, threading.Event()
+    while not (value := fact()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within_s} s: {getattr(fact, '__doc__', None) or fact}")
+        tick.wait(every_s)
+    return value
+
+
+def has_ended(pid: int) -> bool:
+    """Whether no process of this id runs: a zombie that nobody has reaped yet has ended too."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What this process holds at one moment: children at any depth, threads of ours, watched descriptors."""
+
+    children: frozenset[psutil.Process]
+    threads: frozenset[threading.Thread]
+    descriptors: frozenset[str]
+
+    @classmethod
+    def now(cls) -> Belongings:
+        """Look."""
+        return cls(
+            frozenset(psutil.Process().children(recursive=True)),
+            frozenset(thread for thread in threading.enumerate() if thread.name.startswith("zmqtasks")),
+            frozenset(watched_descriptors()),
+        )
+
+    def more_than(self, before: Belongings) -> dict[str, list[str]]:
+        """Name what is here now and was not before. What took the place of something that is gone is not more."""
+        pairs = {
+            "children": (self.children, before.children),
+            "threads": (self.threads, before.threads),
+            "descriptors": (self.descriptors, before.descriptors),
+        }
+        return {
+            kind: sorted(map(str, now - then)) for kind, (now, then) in pairs.items() if len(now) > len(then)
+        }
+
+
+def watched_descriptors() -> Iterator[str]:
+    """Yield each watched descriptor as 'number target', where the system lists them."""
+    listing = Path("/proc/self/fd")
+    for entry in listing.iterdir() if listing.is_dir() else ():
+        try:
+            target = str(entry.readlink())
+        except FileNotFoundError:  # the listing's own
+            continue
+        if target.startswith(WATCHED_DESCRIPTORS):
+            yield f"{entry.name} {target}"
+
+
+def assert_nothing_more_than(before: Belongings) -> None:
+    """Fail, naming what is left, unless this process holds no more than `before` soon."""
+    deadline, tick = time.monotonic() + LEFT_BEHIND_S, threading.Event()
+    if Belongings.now().more_than(before):
+        gc.collect()  # a failed test's traceback, say, still holds what it used
+    while more := Belongings.now().more_than(before):
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind after {LEFT_BEHIND_S} s: {more}")
+        tick.wait(0.01)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _plain_environment() -> Iterator[None]:
+    """Tests do not see the caller's own zmqtasks settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("ZMQTASKS_")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _module_leaves_nothing() -> Iterator[None]:
+    """A module's own fixtures leave nothing behind either: checked once more, after them."""
+    before = Belongings.now()
+    yield
+    assert_nothing_more_than(before)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(_module_leaves_nothing: None) -> Iterator[None]:
+    """After each test: no child, no thread of ours, no descriptor more than before it."""
+    before = Belongings.now()
+    yield
+    assert_nothing_more_than(before)
+
+
+@pytest.fixture
+def client(_leaves_nothing: None) -> Iterator[Client]:
+    """Yield a client with two children of its own, closed after the test."""
+    from zmqtasks import Client
+
+    with Client(workers=2) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared_client(_module_leaves_nothing: None) -> Iterator[Client]:
+    """Yield one client with two children for all the tests of a module that do no harm to it."""
+    from zmqtasks import Client
+
+    with Client(workers=2) as client:
+        client.submit(int).result()  # started, before any test takes stock
+        yield client
+
+
+class RunPython(Protocol):
+    """Run this Python as a process of its own; its end, with what it wrote as text."""
+
+    def __call__(
+        self, *arguments: str, stdin: str = "", timeout_s: float = 45
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; `timeout_s` seconds at most."""
+
+
+def python_environment() -> dict[str, str]:
+    """Return an environment in which a script, wherever it lies, imports the zmqtasks that is under test."""
+    spec = importlib.util.find_spec("zmqtasks")
+    assert spec is not None
+    assert spec.origin is not None
+    parent = Path(spec.origin).parents[1]
+    found = {} if parent.name == "site-packages" else {"PYTHONPATH": str(parent)}
+    return {**os.environ, **found, "PYTHON_BASIC_REPL": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> RunPython:
+    """Return a function that runs this Python in the test's folder, and ends its whole group if it hangs."""
+
+    def run(*arguments: str, stdin: str = "", timeout_s: float = 45) -> subprocess.CompletedProcess[str]:
+        with subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=python_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                output, errors = process.communicate(stdin, timeout=timeout_s)
+            except BaseException as reason:
+                os.killpg(process.pid, signal.SIGKILL)
+                output, errors = process.communicate()
+                if isinstance(reason, subprocess.TimeoutExpired):
+                    pytest.fail(f"still running after {timeout_s} s\nstdout: {output}\nstderr: {errors}")
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    return run

@@ -1,0 +1,190 @@
+"""Bugs to plant in the core, each one that somebody could write: a simulator that finds none of them proves nothing.
+
+A bug is a change to a module's source. `plant` makes the dispatcher anew from the changed sources, beside the real one,
+and refuses a change whose place is no longer there.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+CORE = "zmqtasks.core"
+MODULES = ("pace", "peer", "queue", "join", "ledger", "deal", "dispatch")  # in the order of their imports
+
+
+class Bug(NamedTuple):
+    """In `module`, `old` is replaced by `new`: once, or it does not apply."""
+
+    module: str
+    old: str
+    new: str
+
+
+class DoesNotApply(Exception):
+    """The place is gone, or there are several: the bug must be planted anew."""
+
+
+BUGS = {
+    "a requeued task keeps its peer": Bug(
+        "ledger",
+        "            task.peer = task.ordinal = -1\n            self.move(task, QUEUED)",
+        "            self.move(task, QUEUED)",
+    ),
+    "an old part of a span is taken for the next": Bug("dispatch", "part.offset != task.offset or ", ""),
+    "an outcome of a part counts for all of the span": Bug(
+        "dispatch", "        if part.items < task.count:\n", "        if part.items > task.count:\n"
+    ),
+    "the first in hand is blamed for a crash, not the one that ran": Bug(
+        "dispatch", "task = peer.hand.get(message.ordinal)\n", "task = next(iter(peer.hand.values()), None)\n"
+    ),
+    "all in hand are blamed for a crash": Bug(
+        "dispatch",
+        "            culprit.deliveries += 1\n",
+        "            for each in back:\n                each.deliveries += 1\n",
+    ),
+    "the first item of a span is blamed for a crash": Bug(
+        "dispatch", "if 0 < message.item - task.offset < task.count:", "if message.item < 0:"
+    ),
+    "a recall is asked for twice": Bug("deal", "if peer.asked or peer.barren or", "if peer.barren or"),
+    "a recall is repeated though the last brought nothing": Bug(
+        "deal", "if peer.asked or peer.barren or", "if peer.asked or"
+    ),
+    "a cancelled task counts in the queue's size": Bug(
+        "ledger", "            if task.state == QUEUED:\n                ready.forget(task)\n", ""
+    ),
+    "one delivery too many": Bug(
+        "dispatch",
+        "culprit.deliveries >= culprit.options.max_deliveries",
+        "culprit.deliveries > culprit.options.max_deliveries",
+    ),
+    "a join releases its body one outcome early": Bug(
+        "join", "return self.missing == 0", "return self.missing <= 1"
+    ),
+    "a join puts values in the order of their coming": Bug(
+        "join", "self.values[index] = value", "self.values[-self.missing] = value"
+    ),
+    "a failure is not told to those that wait": Bug(
+        "ledger", "if self.addresses else []", "if self.addresses and state != FAILED else []"
+    ),
+    "a failure stops at the first that waits": Bug(
+        "ledger", "work += self.settle(UPSTREAM_FAILED", "self.settle(UPSTREAM_FAILED"
+    ),
+    "an outcome of a span misses its first address": Bug(
+        "join", "if id_ <= key < id_ + count", "if id_ < key < id_ + count"
+    ),
+    "an outcome reaches only one of its addresses": Bug(
+        "ledger", "for slot in slots]", "for slot in slots[:1]]"
+    ),
+    "a cut span loses its place in the payload": Bug("queue", "    task.offset += items\n", ""),
+    "a cut span loses an item": Bug(
+        "queue", "    task.count -= items\n", "    task.count -= items + (task.count > 5)\n"
+    ),
+    "a returned part is taken from the wrong end": Bug(
+        "dispatch", "self.ledger.split(task, task.count - items)", "self.ledger.split(task, items)"
+    ),
+    "a waiting peer is given tasks": Bug("peer", "self.overdue or self.waiting or", "self.overdue or"),
+    "a peer that is asked to return is given tasks": Bug("peer", " or self.asked", ""),
+    "a peer that is being killed is given tasks": Bug("peer", " or self.ending >= 0", ""),
+    "a waiting peer keeps its slot": Bug(
+        "deal",
+        "sum(1 for peer in peers if peer.hand and not peer.waiting)\n        if room",
+        "sum(1 for peer in peers if peer.hand)\n        if room",
+    ),
+    "a peer that goes on is still taken for waiting": Bug(
+        "dispatch", "            peer.waiting = False\n", "            pass\n"
+    ),
+    "what crossed the word of a wait is left there": Bug(
+        "dispatch", "if peer.items > peer.slots and not peer.asked:", "if peer.items > 99:"
+    ),
+    "the lowest priority goes first": Bug(
+        "queue", "for level in reversed(self._levels):", "for level in self._levels:"
+    ),
+    "the first scheduled is the first to run": Bug(
+        "queue",
+        "heappush(self._heap, (eta, self._order, task))",
+        "self._heap.append((eta, self._order, task))",
+    ),
+    "a countdown is forgotten when a task has waited": Bug(
+        "ledger",
+        "                self._schedule(body, now)",
+        "                self.move(body, QUEUED)\n                self.ready.push(body)",
+    ),
+    "the journal hears of it after the worker": Bug(
+        "dispatch",
+        "        effects += ledger.settles\n        effects += self._sends\n",
+        "        effects += self._sends\n        effects += ledger.settles\n",
+    ),
+    "the journal is told what is left of a span": Bug(
+        "dispatch", "task if task.count == 1 else copy(task)", "task"
+    ),
+    "a cancel is never answered once its peer is lost": Bug(
+        "dispatch",
+        "        for question in peer.questions:\n            self._cancel(peer_id, question, now)\n",
+        "",
+    ),
+    "a cancel by force hits whatever runs": Bug(
+        "dispatch", "        elif peer.items > 1:\n", "        elif peer.items > 99:\n"
+    ),
+    "a peer with an empty hand is overdue for ever": Bug(
+        "dispatch",
+        "        peer.overdue = peer.overdue and bool(peer.hand)",
+        "        peer.overdue = peer.overdue",
+    ),
+    "an overdue peer is not asked": Bug(
+        "deal", "return [peer for peer in late if not peer.asked]", "return []"
+    ),
+    "a need that was settled this very turn is unknown": Bug(
+        "ledger", "*self._just_settled(id_))", 'UPSTREAM_FAILED, "no such task")'
+    ),
+    "a cancel in a scheduled span unschedules its neighbours": Bug(
+        "ledger", "            self.later.insert(task, fronts)\n", "            pass\n"
+    ),
+    "a cancel in a waiting span cuts its neighbours off": Bug(
+        "ledger", "            self.addresses.fork(task, fronts)\n", "            pass\n"
+    ),
+    "something follows a task of unknown cost": Bug(
+        "deal", "                share = min(share, room)", "                share = share + 0"
+    ),
+    "the queue takes one too many": Bug(
+        "dispatch",
+        "ledger.pending + task.count > self.queue_max",
+        "ledger.pending + task.count > self.queue_max + 1",
+    ),
+    "what is submitted twice runs twice": Bug(
+        "dispatch", "if task.state != NEW or task.id in ledger.tasks:", "if task.id in ledger.tasks:"
+    ),
+    "a span is found one id past its end": Bug(
+        "ledger", "if key is not None and id_ < key", "if key is not None and id_ <= key"
+    ),
+    "what is in hand takes no credit": Bug(
+        "deal", "(WINDOW_S * peer.slots - peer.hand_s) / cost", "WINDOW_S * peer.slots / cost"
+    ),
+}
+
+
+def plant(bug: Bug | None) -> type[Any]:
+    """A `Dispatcher` with `bug` in it, or without any, from modules of its own."""
+    made: dict[str, ModuleType] = {}
+
+    def import_own(name: str, *args: Any) -> Any:
+        return made[name] if name in made else builtins.__import__(name, *args)
+
+    for short in MODULES:
+        name = f"{CORE}.{short}"
+        origin = importlib.import_module(name).__file__
+        assert origin is not None
+        source = Path(origin).read_text("utf-8")
+        if bug is not None and bug.module == short:
+            if source.count(bug.old) != 1:
+                raise DoesNotApply(f"{source.count(bug.old)} times in {short}.py: {bug.old!r}")
+            source = source.replace(bug.old, bug.new)
+        module = ModuleType(name)
+        module.__dict__["__builtins__"] = {**vars(builtins), "__import__": import_own}
+        exec(compile(source, f"{short}.py, changed", "exec"), module.__dict__)
+        made[name] = module
+    machine: type[Any] = made[f"{CORE}.dispatch"].Dispatcher
+    return machine

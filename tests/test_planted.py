@@ -1,0 +1,28 @@
+"""The simulator finds each bug that is planted in the core, and nothing where none is."""
+
+from __future__ import annotations
+
+import pytest
+from planted import BUGS, Bug, DoesNotApply, plant
+from sim import Sim, first_failure
+
+SEEDS_MAX = 300
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_the_simulator_finds(name: str) -> None:
+    found = first_failure(range(SEEDS_MAX), plant(BUGS[name]))
+    assert found is not None, f"not seen in {SEEDS_MAX} worlds: {name}"
+    Sim(found[0], plant(None)).run()  # it was the bug
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(BUGS) >= 20
+    assert len({bug.new for bug in BUGS.values()}) > len(BUGS) // 2
+
+
+def test_a_bug_whose_place_is_gone_is_refused() -> None:
+    with pytest.raises(DoesNotApply):
+        plant(Bug("queue", "no such line", ""))
+    with pytest.raises(DoesNotApply):
+        plant(Bug("queue", "self", "this"))

@@ -1,0 +1,54 @@
+"""The dispatcher in simulated worlds: `ZMQTASKS_SIM_SEEDS` says how many."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+from sim import Sim, first_failure
+
+from zmqtasks.messages import CANCELLED, DEAD, FAILED, SUCCEEDED, UPSTREAM_FAILED
+
+SEEDS = int(os.environ.get("ZMQTASKS_SIM_SEEDS", "300"))
+CHUNK = 50
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("start", range(0, SEEDS, CHUNK))
+def test_nothing_is_wrong_in_any_world(start: int) -> None:
+    if (found := first_failure(range(start, min(start + CHUNK, SEEDS)))) is not None:
+        seed, what = found
+        pytest.fail(f"seed {seed}: {what}\nreplay it: python -m tests.sim {seed}")
+
+
+def test_a_seed_is_always_the_same_world() -> None:
+    runs = [Sim(7), Sim(7)]
+    for sim in runs:
+        sim.run()
+    assert runs[0].events == runs[1].events
+    assert runs[0].final == runs[1].final
+    assert runs[0].now == runs[1].now
+
+
+def test_the_worlds_have_all_that_may_happen() -> None:
+    """A simulator in which nothing goes wrong finds nothing."""
+    ends: Counter[int] = Counter()
+    seen: Counter[str] = Counter()
+    for seed in range(60):
+        sim = Sim(seed)
+        sim.run()
+        ends.update(final.state for final in sim.final.values())
+        seen["deaths"] += sum(sim.deaths.values())
+        seen["again"] += sum(starts > 1 for starts in sim.starts.values())
+        seen["refused"] += len(sim.refused)
+        seen["waits"] += sum(bool(spec.subs) for spec, _ in sim.spec_of.values())
+        seen["dropped"] += len(sim.dropped)
+        for question in sim.questions:
+            seen[f"cancel, terminate {question.terminate}: {question.answers}"] += 1
+    assert ends.keys() == {SUCCEEDED, FAILED, CANCELLED, UPSTREAM_FAILED, DEAD}
+    cancels = {
+        f"cancel, terminate {force}: {[answer]}" for force in (True, False) for answer in (True, False)
+    }
+    assert seen.keys() >= cancels
+    assert min(seen.values()) > 0, seen

@@ -1,0 +1,159 @@
+"""The children of a host, as many as there should be: what they say, what they are told, when they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zmqtasks import wire
+from zmqtasks.core.pool import Pool
+from zmqtasks.functions import Functions
+from zmqtasks.messages import Lost, Run
+from zmqtasks.nodes.crew import ChildLink, Crew, describe
+from zmqtasks.nodes.link import Closed, Link
+from zmqtasks.nodes.loop import Loop
+
+Heard = tuple[ChildLink, wire.Arrived]
+
+
+class Children:
+    """Children by peer, with their links in a loop."""
+
+    def __init__(self, loop: Loop, functions: Functions, workers: int, cpus: int, cluster_id: str) -> None:
+        self.by_peer: dict[int, ChildLink] = {}
+        self._pool = Pool(workers)
+        self._loop = loop
+        self._functions = functions
+        self._links: dict[int, tuple[ChildLink, Link]] = {}  # by descriptor
+        self._crew = Crew(workers, cpus, cluster_id)
+        loop.watch(self._crew)
+
+    # ---- hearing -------------------------------------------------------------------------------------------------
+
+    def read(self, file: int) -> list[Heard]:
+        """What the link of that descriptor brings; nothing if it is none of the children's."""
+        child, link = self._links.get(file, (None, None))
+        if child is None or link is None:
+            return []
+        heard: list[Heard] = []
+        try:
+            if link.pending and link.flush():
+                self._loop.watch(link, known=True)
+            heard = [(child, message) for message in link.read()]
+        except BlockingIOError:
+            return heard
+        except Closed:
+            # That a child has ended is known from its parent; this end only must not be looked at any more.
+            self._unwatch(link)
+        return heard
+
+    def is_ready(self, child: ChildLink, pid: int) -> None:
+        """A child has said hello."""
+        child.pid = pid
+        self._pool.joined(child.peer)
+
+    def ended(self, file: int) -> list[tuple[ChildLink, list[Heard], Lost]]:
+        """The children that have ended, what they said before, and how; nothing if `file` says nothing of that."""
+        if file != self._crew.fileno():
+            return []
+        try:
+            ended = self._crew.events()
+        except Closed:
+            self._loop.unwatch(self._crew)
+            ended = self._crew.restart()
+            self._loop.watch(self._crew)
+        lost = []
+        for child, status in ended:
+            heard: list[Heard] = []
+            for link in (child.data, child.control):
+                self._drain(child, link, heard)
+                self._unwatch(link)
+            self._pool.left(child.peer)
+            self.by_peer.pop(child.peer, None)
+            ordinal, item = child.claim
+            child.close()
+            lost.append((child, heard, Lost(describe(status), ordinal, item)))
+        return lost
+
+    def _drain(self, child: ChildLink, link: Link, heard: list[Heard]) -> None:
+        """What a child sent before it ended counts."""
+        try:
+            while True:
+                heard += [(child, message) for message in link.read()]
+        except (BlockingIOError, Closed):
+            return
+
+    def _unwatch(self, link: Link) -> None:
+        if self._links.pop(link.fileno(), None) is not None:
+            self._loop.unwatch(link)
+
+    # ---- telling -------------------------------------------------------------------------------------------------
+
+    def run(self, peer: int, message: Run) -> None:
+        """Tasks for a child, with the functions that it does not have yet."""
+        if (child := self.by_peer.get(peer)) is None:
+            return
+        new = {task.fn for task in message.tasks} - child.functions
+        child.functions |= new
+        functions = [tuple(self._functions.by_number[number]) for number in new]
+        self._post(child.data, wire.run(message, child.data.known, functions))
+
+    def tell(self, peer: int, message: wire.Message) -> None:
+        """Anything else, on the control link."""
+        if (child := self.by_peer.get(peer)) is not None:
+            self._post(child.control, message)
+
+    def forget(self, digests: set[bytes]) -> None:
+        """Buffers that nothing here names any more: the children need not keep them."""
+        for child in self.by_peer.values():
+            if known := digests & child.data.known:
+                child.data.known -= known
+                self._post(child.data, wire.simple(wire.Forget(list(known))))
+
+    def _post(self, link: Link, message: wire.Message) -> None:
+        try:
+            waited = link.pending
+            if not link.post(message) and not waited and link.fileno() in self._links:
+                self._loop.watch(link, write=True, known=True)
+        except Closed:
+            return  # it has ended; what it had in hand comes back when its parent says so
+
+    # ---- as many as there should be ------------------------------------------------------------------------------
+
+    @property
+    def broken(self) -> bool:
+        """No child comes up."""
+        return self._pool.broken
+
+    def staff(self, waiting: int, idle: Iterable[int], now: float) -> float | None:
+        """Start those that are missing, end those that are too many; when to look again, or None."""
+        pool = self._pool
+        for _ in range(pool.missing(waiting)):
+            child = self._crew.fork()
+            pool.started()
+            self.by_peer[child.peer] = child
+            for link in (child.data, child.control):
+                self._links[link.fileno()] = (child, link)
+                self._loop.watch(link)
+        if len(pool.ready) > pool.workers:
+            for peer in pool.surplus(idle, waiting, now):
+                self.kill(peer)
+        return pool.next_deadline()
+
+    def kill(self, peer: int) -> None:
+        """End a child, now."""
+        if (child := self.by_peer.get(peer)) is not None:
+            self._crew.kill(child)
+
+    def close(self) -> None:
+        """End all of them, and what they started."""
+        self._crew.close()
+        self.by_peer.clear()
+        self._links.clear()
+
+    def leave(self) -> None:
+        """This is a forked process: close what it inherited."""
+        for child in self.by_peer.values():
+            child.close()
+        self._crew.leave()
+
+
