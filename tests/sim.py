@@ -10,8 +10,11 @@ beside what must hold after every turn (`Sim.turn`) and at every start of a task
 
 The simulated child is a model of `nodes/child.py`: it runs its hand in order, one item at a time, tells outcomes in
 batches on its data channel, and on its control channel answers a recall, submits, waits and resumes. Each channel keeps
-its order, and neither waits for the other. Downwards a recall never overtakes a run: a child reads what lies in its data
-channel before it answers.
+its order, and neither waits for the other. In some worlds a recall overtakes a run that was sent before it: the child
+was just reading.
+
+What comes twice: outcomes, answers to a recall, submits. Not an answer that cuts a span, for it says how many items
+come back and not which: heard twice, it would take back twice as many.
 """
 
 from __future__ import annotations
@@ -38,7 +41,6 @@ from zmqtasks.messages import (
     SCHEDULED,
     SUCCEEDED,
     UPSTREAM_FAILED,
-    WAITING,
     Cancel,
     Deep,
     Done,
@@ -128,6 +130,7 @@ class World:
     poison: bool
     blobs: bool
     returns_when_waiting: bool
+    waits_in_turn: bool  # for one task after the other, and says for which
 
     @classmethod
     def draw(cls, rng: Random) -> World:
@@ -136,13 +139,13 @@ class World:
         def some(odds: float = 0.4) -> bool:
             return rng.random() < odds
 
-        children, subs = rng.choice((1, 1, 2, 2, 3, 4)), some(0.3)
+        children, subs = rng.choice((1, 1, 2, 2, 3, 4)), some(0.4)
         return cls(
             children=children,
             slots=children if subs or some(0.3) else None,
             queue_max=rng.randint(3, 30) if some(0.15) else None,
             waiting_max=rng.choice((1, 2, 64)),
-            data_s=rng.choice((1e-5, 1e-4, 2e-3, 0.015)),
+            data_s=rng.choice((1e-5, 1e-4, 2e-3, 5e-3, 0.015)),
             control_s=rng.choice((1e-5, 1e-4, 2e-3)),
             overtaking=some(0.3),
             words_are_data=some(0.5),
@@ -163,6 +166,7 @@ class World:
             poison=some(0.2),
             blobs=some(0.1),
             returns_when_waiting=some(),
+            waits_in_turn=some(0.5),
         )
 
 
@@ -210,7 +214,7 @@ class Child:
         world = sim.world
         self.data, self.control = Channel(sim, world.data_s), Channel(sim, world.control_s)
         self.words = self.data if world.words_are_data else self.control
-        self.runs = Channel(sim, world.data_s)
+        self.runs = Channel(sim, world.data_s if world.overtaking else world.control_s)
         self.orders = Channel(sim, world.control_s) if world.overtaking else self.runs
         self.estimates: dict[int, float] = {}  # by ordinal, when it was given
         self.recalls = 0  # that it has not answered yet
@@ -222,6 +226,8 @@ class Child:
         self.starting = False
         self.waits_for: set[int] = set()
         self.waiting = False
+        self.waits_on = -1  # the one that it waits for now, where it waits for one after the other
+        self.through = -1  # the last that it has finished
         self.trouble = ""  # why the current task is to fail, where not by itself
         self.began = 0.0
         self.outbox: list[Done] = []
@@ -285,6 +291,7 @@ class Child:
             spec.key, item, [v.payload if v.index < 0 else v.payload[v.index] for v in entry.inputs]
         )
         self._tell(entry, item, value, bool(self.trouble), sim.now - self.began)
+        self.through = entry.id + self.item
         self.item += 1
         if self.item < entry.count:
             self._begin()
@@ -347,7 +354,8 @@ class Child:
         self._flush()
         if (rest := self._rest()) or self.sim.rng.random() < 0.5:
             self.say(self.words, Returned(rest))
-        self.say(self.words, Waiting())
+        self.waits_on = min(self.waits_for) if self.sim.world.waits_in_turn else -1
+        self.say(self.words, Waiting(self.waits_on))
         self.waiting = True
 
     def on_outcome(self, id_: int, state: int) -> None:
@@ -358,6 +366,10 @@ class Child:
                 self.trouble = "sub"
             if self.waiting and not self.waits_for:
                 self._resume()
+            elif self.waiting and id_ == self.waits_on:  # on to the next
+                self.waiting = False
+                self.say(self.words, Resumed())
+                self._wait(0.0)
 
     def on_deep(self) -> None:
         """It must not wait."""
@@ -427,9 +439,9 @@ class Child:
             return
         sim, entry = self.sim, self.current
         self.lost = True
-        silent = entry is None or lives_on  # then nobody knows what it ran
-        ordinal, item = (-1, 0) if silent else (entry.ordinal, entry.offset + self.item)
-        if not silent:
+        ordinal, item = -1, 0
+        if entry is not None and not lives_on:  # else nobody knows what it ran
+            ordinal, item = entry.ordinal, entry.offset + self.item
             sim.deaths[entry.id + self.item] += 1
         sim.running -= {id_ for id_ in self.started if sim.where.get(id_) is self}
         if lives_on:
@@ -598,8 +610,8 @@ class Sim:
             self.now = max(when, self.now)  # a need is submitted before the one that needs it
         self.now = 0.0
         for _ in range(world.cancels):
-            id_ = rng.choice((None, None, None, None, rng.choice(ids), -5))
-            self.at(rng.random() * 0.25, self.cancel, id_, rng.random() < 0.5)
+            id_ = rng.choice((None, None, None, rng.choice(ids), rng.choice(ids), -5))
+            self.at(rng.random() * 0.25, self.cancel, id_, rng.random() < 0.6)
             if rng.random() < 0.1:
                 start = rng.choice(ids)
                 self.at(
@@ -694,11 +706,7 @@ class Sim:
             if self.world.slots is not None and at_work < self.world.slots:
                 self.at(1e-3, self.join)
         if self.trace:
-            said = (
-                Submit([self._short(task) for task in message.tasks])
-                if isinstance(message, Submit)
-                else message
-            )
+            said = [self._short(task) for task in message.tasks] if isinstance(message, Submit) else message
             self.note(f"{peer:4} -> {said}")
         self.machine.receive(peer, message, self.clock())
         self.in_turn.append((peer, message))
@@ -727,17 +735,16 @@ class Sim:
     def cancel(self, id_: int | None, terminate: bool) -> None:
         """A program asks; of what is in hands above all."""
         if id_ is None:
-            held = [
-                range(task.id, task.id + task.count)
-                for peer in self.machine.peers.values()
-                for task in peer.hand.values()
-            ]
-            state = self.rng.choice((WAITING, SCHEDULED, QUEUED))
-            tasks = [
-                task for task in self.machine.ledger.tasks.values() if task.state == state and task.count > 1
-            ]
-            spans = [range(task.id, task.id + task.count) for task in tasks]
-            id_ = self.rng.choice(self.rng.choice(self.rng.choice((held, spans)) or held or [range(-5, -4)]))
+            groups: dict[int, list[Task]] = {}  # what is in hands, and spans by their state
+            for task in self.machine.ledger.tasks.values():
+                if task.state == LEASED or task.count > 1:
+                    groups.setdefault(task.state, []).append(task)
+            odds = [*groups, LEASED, LEASED] if LEASED in groups else list(groups)
+            chosen = self.rng.choice(groups[self.rng.choice(odds)]) if groups else None
+            id_ = chosen.id + self.rng.randrange(chosen.count) if chosen else -5
+            through = [child.through for child in self.children.values() if child.through in self.unsettled]
+            if through and self.rng.random() < 0.4:
+                id_ = self.rng.choice(through)  # its outcome is on its way
         if id_ in self.submitted or id_ < 0:
             self.questions.append(Question(id_, terminate))
             self.receive(CLIENT, Cancel(id_, terminate, len(self.questions) - 1))
@@ -983,6 +990,10 @@ class Sim:
                 raise Wrong(f"peer {id_} has {peer.items} in hand, for {peer.hand_s} or {total} s")
             if peer.items > peer.slots and any(task.fn not in self.paced for task in peer.hand.values()):
                 raise Wrong(f"peer {id_} has {peer.items} in hand, among them one of unknown cost")
+        if over := [
+            peer.id for peer in machine.peers.values() if peer.waiting and peer.waits_on in self.final
+        ]:
+            raise Wrong(f"peers {over} are taken for waiting, and what they wait for is settled")
         if refused is not None and refused != self.refused_now:
             raise Wrong(f"refused {self.refused_now}, to be refused {refused}")
 
@@ -1133,9 +1144,8 @@ def main() -> int:
                 return 1
         events += sim.events
     took = time.perf_counter() - began
-    print(
-        f"{arguments.seeds} seeds, {sum(failures.values())} failed, {events} events, {arguments.seeds / took:.0f} seeds/s"
-    )
+    failed, rate = sum(failures.values()), arguments.seeds / took
+    print(f"{arguments.seeds} seeds, {failed} failed, {events} events, {rate:.0f} seeds/s")  # noqa: T201
     return 1 if failures else 0
 
 

@@ -310,13 +310,13 @@ def test_wrong_options_are_refused_at_once(shared_client: Client, wrong: dict[st
 # ---- the rest of the face ----------------------------------------------------------------------------------------
 
 
-def test_scattered_values_stand_for_themselves(shared_client: Client) -> None:
-    table = shared_client.scatter({"a": 1, "b": bytes(2 << 20)})
+def test_scattered_values_stand_for_themselves(client: Client) -> None:
+    table = client.scatter({"a": 1, "b": bytes(2 << 20)})
     assert table.done()
     assert not table.cancel()
-    lookups = [shared_client.submit(lambda table, key: table[key], table, key) for key in ("a", "b")]
-    assert shared_client.gather(lookups) == [1, bytes(2 << 20)]
-    assert shared_client.submit(len, [table, table]).result() == 2
+    lookups = [client.submit(lambda table, key: table[key], table, key) for key in ("a", "b")]
+    assert client.gather(lookups) == [1, bytes(2 << 20)]
+    assert client.submit(len, [table, table]).result() == 2
     assert table.result()["a"] == 1
 
 

@@ -1,7 +1,7 @@
 """The dispatcher under any order of events that Hypothesis can think of: answers come late, twice, and after the end.
 
-The model is smaller than the simulator's: a peer begins what is first in its hand at once, and finishes when a rule says
-so. What a peer says is mail, delivered in its order when a rule says so, and any of it may be delivered again later.
+The model is smaller than the simulator's: a peer begins what is first in its hand at once, and finishes when a rule
+says so. What a peer says is mail, delivered in its order when a rule says so, and outcomes may be delivered again.
 """
 
 from __future__ import annotations
@@ -110,8 +110,14 @@ class Machine(RuleBasedStateMachine):
 
     # ---- what programs do
 
-    @rule(fn=st.integers(0, 2), priority=st.sampled_from([0, 0, 5]), countdown=st.sampled_from([0.0, 0.0, 1.5]),
-          count=st.sampled_from([1, 1, 2, 7, 30]), needs=st.lists(st.integers(1, 12), max_size=2), how_many=st.integers(1, 3))  # fmt: skip
+    @rule(
+        fn=st.integers(0, 2),
+        priority=st.sampled_from([0, 0, 5]),
+        countdown=st.sampled_from([0.0, 0.0, 1.5]),
+        count=st.sampled_from([1, 1, 2, 7, 30]),
+        needs=st.lists(st.integers(1, 12), max_size=2),
+        how_many=st.integers(1, 3),
+    )
     def submit(
         self, fn: int, priority: int, countdown: float, count: int, needs: list[int], how_many: int
     ) -> None:

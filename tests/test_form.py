@@ -30,7 +30,7 @@ FACES, PROGRAMS, NODES, BYTES, CORE, WORDS = 5, 4, 3, 2, 1, 0
 FLOORS = {
     **dict.fromkeys(("__main__", "cli", "dashboard", "contrib"), FACES),
     "nodes": NODES,
-    **dict.fromkeys(("wire", "payload", "keys", "journal", "functions", "blobs", "culprit"), BYTES),
+    **dict.fromkeys(("wire", "codec", "payload", "keys", "journal", "functions", "blobs", "culprit"), BYTES),
     "core": CORE,
     **dict.fromkeys(("messages", "options", "errors"), WORDS),
 }

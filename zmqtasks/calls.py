@@ -92,7 +92,7 @@ class Calls:
             return pickler.pack(value)
         except (ForeignFuture, MemoryError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
+        except Exception as error:
             raise self._explain(value, fn, error) from error
 
     def _explain(self, value: Any, fn: Callable[..., Any] | None, error: Exception) -> NotPicklable:

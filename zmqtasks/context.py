@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from zmqtasks import wire
 from zmqtasks.calls import Calls
-from zmqtasks.client import Submitter
 from zmqtasks.errors import NotInTask
 from zmqtasks.nodes import child
 from zmqtasks.nodes.upstream import upstream
+from zmqtasks.submitter import Submitter
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Context:
     @property
     def client(self) -> Submitter:
         """Submits to the dispatcher that this task came from. Waiting for what it submits gives the slot away."""
-        global _client  # noqa: PLW0603 - one a process
+        global _client
         if _client is None:
             host = upstream(self._process)
             _client = Submitter(host, Calls(host))
@@ -81,7 +81,7 @@ _context: Context | None = None
 
 def current() -> Context:
     """The running task; `NotInTask` outside one."""
-    global _context  # noqa: PLW0603 - of the running task
+    global _context
     process = child.RUNNING
     item = process.item if process is not None else None
     if process is None or item is None:

@@ -235,7 +235,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Whether the task was cancelled."""
         return self._code == CANCELLED
 
-    def cancel(self, terminate: bool = False) -> bool:  # noqa: FBT001, FBT002 - the public signature
+    def cancel(self, terminate: bool = False) -> bool:
         """Remove the task if it has not started; with `terminate` end it if it runs. Whether it is cancelled now."""
         if self._code < FINAL_FROM and not self._host.cancel(self._number, terminate=terminate):
             return False
@@ -306,7 +306,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         super().add_done_callback(fn)  # type: ignore[arg-type]
 
     def __await__(self) -> Generator[Any, None, T]:
-        import asyncio  # noqa: PLC0415 - slow to import, and only needed in a loop that has done so
+        import asyncio
 
         return asyncio.wrap_future(self).__await__()
 

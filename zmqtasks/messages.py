@@ -101,7 +101,7 @@ class Submit(msgspec.Struct):
     """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value)."""
 
     tasks: list[Task]
-    known: dict[int, tuple[int, Any]] = {}  # noqa: RUF012 - msgspec copies a mutable default for each instance
+    known: dict[int, tuple[int, Any]] = {}
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):
@@ -125,9 +125,9 @@ class Done(msgspec.Struct, array_like=True):
 
     first: int
     payloads: list[Any]
-    failed: list[int] = []  # noqa: RUF012 - msgspec copies a mutable default for each instance
-    parts: list[Part] = []  # noqa: RUF012
-    pace: list[tuple[int, int, float]] = []  # noqa: RUF012
+    failed: list[int] = []
+    parts: list[Part] = []
+    pace: list[tuple[int, int, float]] = []
 
 
 class Returned(msgspec.Struct, array_like=True):

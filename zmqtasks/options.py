@@ -22,7 +22,7 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     priority: int = 0
     countdown: float = 0.0
     name: str | None = None
-    tags: dict[str, str] = {}  # noqa: RUF012 - msgspec copies a mutable default for each instance
+    tags: dict[str, str] = {}
     max_deliveries: int = 3
 
     def replace(self, **changes: Any) -> Options:

@@ -129,7 +129,7 @@ class Pickler(cloudpickle.Pickler):
             if obj not in _HOME_CLASSES and (id_ := _TRACKED.get(obj)) is not None:
                 return _class_from, (id_, _packed_class(obj))
             reduced = super().reducer_override(obj)
-            if type(reduced) is tuple and len(reduced) > 2 and obj not in _HOME_CLASSES:  # noqa: PLR2004 - with a state
+            if type(reduced) is tuple and len(reduced) > 2 and obj not in _HOME_CLASSES:
                 _HOME[cloudpickle.cloudpickle._get_or_create_tracker_id(obj)] = obj
                 _HOME_CLASSES.add(obj)
             return reduced

@@ -25,7 +25,7 @@ class as_completed(Generic[T]):  # noqa: N801 - used as the function of that nam
         return concurrent.futures.as_completed(self._futures, self._timeout)  # type: ignore[return-value]
 
     async def __aiter__(self) -> AsyncIterator[Future[T]]:
-        import asyncio  # noqa: PLC0415 - slow to import, and only needed in a loop that has done so
+        import asyncio
 
         loop = asyncio.get_running_loop()
         done: asyncio.Queue[Future[T]] = asyncio.Queue()

@@ -119,7 +119,7 @@ def _run_of_singles(level: deque[Task], items: int, nbytes: int) -> list[Task]:
     """Up to `items` single tasks of one function off the head of `level`, of about `nbytes` together; at least one."""
     fn = level[0].fn
     taken: list[Task] = []
-    while level and items > 0 and nbytes >= 0 or not taken:
+    while (level and items > 0 and nbytes >= 0) or not taken:
         task = level.popleft()
         if task.fn != fn or task.count > 1:
             level.appendleft(task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zmqtasks import wire
+from zmqtasks import codec, wire
 from zmqtasks.functions import Functions
 from zmqtasks.messages import Submit, Task
 
@@ -31,7 +31,7 @@ class Asks:
         numbers = self._numbers.setdefault(peer, {})
         for number, name, data in message.head.functions:
             numbers[number] = self._functions.adopt(name, data).number
-        tasks, known = wire.asked_tasks(message)
+        tasks, known = codec.asked_tasks(message)
         for task in tasks:
             task.fn = numbers[task.fn]
             task.face = Asker(peer)
@@ -46,7 +46,7 @@ class Asks:
         if not self._outcomes:
             return []
         outcomes, self._outcomes = self._outcomes, {}
-        return [(peer, wire.settled(of_peer)) for peer, of_peer in outcomes.items()]
+        return [(peer, codec.settled(of_peer)) for peer, of_peer in outcomes.items()]
 
     def forget(self, peer: int) -> None:
         """`peer` is gone."""

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from zmqtasks import codec, wire
 from zmqtasks import payload as payloads
-from zmqtasks import wire
 from zmqtasks.nodes.failure import failure, unpicklable
 from zmqtasks.nodes.link import Closed, Link
 from zmqtasks.nodes.outbox import Outbox, Span
@@ -75,7 +75,7 @@ class Child:
 
     def run(self) -> NoReturn:
         """Run tasks until the host closes."""
-        self.send(wire.simple(wire.Hello(os.getpid())))
+        self.send(codec.simple(wire.Hello(os.getpid())))
         hand, claim = self._hand, self._claim
         claim[0] = -1
         while True:
@@ -111,7 +111,7 @@ class Child:
             self._functions[number] = (name, data)
         for blob in head.blobs:
             self.data.blobs[blob.digest] = message.buffer(blob.buffer, blob.digest)
-        self._hand.extend(wire.tasks(message))
+        self._hand.extend(codec.tasks(message))
 
     def _run_singles(self, item: Item) -> None:
         """Plain tasks of one function, until another kind is next, the hand is empty, or it is time to send."""
@@ -268,7 +268,7 @@ class Child:
     def report(self, progress: wire.Progress) -> None:
         """How far the running task is: soon, and before its outcome."""
         if self._reporter is None:
-            self._reporter = Reporter(lambda progress: self.send(wire.simple(progress)))
+            self._reporter = Reporter(lambda progress: self.send(codec.simple(progress)))
         self._reporter.put(progress)
         self.trace()
 
@@ -293,7 +293,7 @@ class Child:
         with self._sending:
             self._flushed = perf_counter()
             for done in self._outbox.take():
-                self.data.send(wire.done(done))
+                self.data.send(codec.done(done))
 
     def give_back(self, link: Link) -> None:
         """Send what is finished, and give back what has not started, through `link`."""
@@ -322,7 +322,7 @@ class Child:
                 if limit > span.limit:
                     rest.append((span.ordinal, limit - span.limit))
             self.flush()
-            link.send(wire.simple(wire.Rest(rest[::-1])))
+            link.send(codec.simple(wire.Rest(rest[::-1])))
 
     # ---- the service thread --------------------------------------------------------------------------------------
 
@@ -356,7 +356,7 @@ RUNNING: Child | None = None  # this process, if it is a child
 
 def main(data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int]) -> NoReturn:
     """Be a child on these sockets until the host closes or is gone."""
-    global RUNNING  # noqa: PLW0603 - a process is a child once
+    global RUNNING
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable(all_threads=False)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zmqtasks import wire
+from zmqtasks import codec, wire
 from zmqtasks.core.pool import Pool
 from zmqtasks.functions import Functions
 from zmqtasks.messages import Lost, Run
@@ -18,14 +18,17 @@ Heard = tuple[ChildLink, wire.Arrived]
 class Children:
     """Children by peer, with their links in a loop."""
 
-    def __init__(self, loop: Loop, functions: Functions, workers: int, cpus: int, cluster_id: str) -> None:
+    def __init__(self, loop: Loop, functions: Functions, workers: int, cpus: int, cluster_id: str, later: str) -> None:
         self.by_peer: dict[int, ChildLink] = {}
         self._pool = Pool(workers)
         self._loop = loop
         self._functions = functions
         self._links: dict[int, tuple[ChildLink, Link]] = {}  # by descriptor
-        self._crew = Crew(workers, cpus, cluster_id)
+        self._crew = Crew(workers, cpus, cluster_id, later)
         loop.watch(self._crew)
+        for relay in self._crew.relays:
+            if relay is not None:
+                loop.watch(relay)
 
     # ---- hearing -------------------------------------------------------------------------------------------------
 
@@ -45,6 +48,12 @@ class Children:
             # That a child has ended is known from its parent; this end only must not be looked at any more.
             self._unwatch(link)
         return heard
+
+    def relay_output(self, ready: list[int]) -> None:
+        """What tasks have printed: first of all, so that it is seen before their outcomes are."""
+        for relay in self._crew.relays:
+            if relay is not None and relay.fileno() in ready:
+                relay.pump()
 
     def is_ready(self, child: ChildLink, pid: int) -> None:
         """A child has said hello."""
@@ -95,7 +104,7 @@ class Children:
         new = {task.fn for task in message.tasks} - child.functions
         child.functions |= new
         functions = [tuple(self._functions.by_number[number]) for number in new]
-        self._post(child.data, wire.run(message, child.data.known, functions))
+        self._post(child.data, codec.run(message, child.data.known, functions))
 
     def tell(self, peer: int, message: wire.Message) -> None:
         """Anything else, on the control link."""
@@ -107,7 +116,7 @@ class Children:
         for child in self.by_peer.values():
             if known := digests & child.data.known:
                 child.data.known -= known
-                self._post(child.data, wire.simple(wire.Forget(list(known))))
+                self._post(child.data, codec.simple(wire.Forget(list(known))))
 
     def _post(self, link: Link, message: wire.Message) -> None:
         try:

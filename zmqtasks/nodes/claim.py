@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 
 CHILDREN_MAX = 4096
 _WORDS = 2
@@ -21,6 +20,8 @@ def make() -> int:
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("zmqtasks-claims", os.MFD_CLOEXEC)
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as unnamed:
             file = os.dup(unnamed.fileno())
     os.ftruncate(file, _BYTES)

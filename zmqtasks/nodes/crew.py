@@ -12,6 +12,7 @@ import sys
 
 from zmqtasks.nodes.claim import CHILDREN_MAX, Claims, make
 from zmqtasks.nodes.link import Closed, Link, pair
+from zmqtasks.nodes.relay import Relay, relays
 
 # The interpreter's own start is most of a cold start: nothing is imported here before the path is the caller's.
 _BOOT = """\
@@ -57,31 +58,32 @@ class ChildLink:
 
 
 class Crew:
-    """The fork server and its children."""
+    """The fork server and its children. `later`: a module that tasks may need, not imported before the first run."""
 
-    def __init__(self, workers: int, cpus: int, cluster_id: str) -> None:
+    def __init__(self, workers: int, cpus: int, cluster_id: str, later: str) -> None:
         self.children: dict[int, ChildLink] = {}  # by index
         self._next_peer = 1
         self._old: list[Claims] = []  # of fork servers that are gone
-        self._about = (workers, cpus, cluster_id)
+        self._about = (workers, cpus, cluster_id, later)
+        self.relays = relays()
         self._link, self._server, self._claims = self._launch()
 
     def _launch(self) -> tuple[socket.socket, subprocess.Popen[bytes], Claims]:
         """Start a fork server; the children it will have write to a page of their own."""
-        workers, cpus, cluster_id = self._about
+        workers, cpus, cluster_id, later = self._about
         threads = str(max(1, cpus // workers))
         path = [entry for entry in sys.path if isinstance(entry, str)]
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] - as multiprocessing does
         claims = make()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log_level = logging.getLogger().getEffectiveLevel()
-        about = [str(word) for word in (theirs.fileno(), claims, log_level, cluster_id, workers)]
+        about = [str(word) for word in (theirs.fileno(), claims, log_level, cluster_id, workers, later)]
         try:
             server = subprocess.Popen(
                 [sys.executable, *flags, "-c", _BOOT, str(len(path)), *path, *about, *sys.argv],
                 stdin=subprocess.DEVNULL,
-                stdout=None if _is_open(1) else subprocess.DEVNULL,
-                stderr=None if _is_open(2) else subprocess.DEVNULL,
+                stdout=_outlet(self.relays[0], 1),
+                stderr=_outlet(self.relays[1], 2),
                 pass_fds=(theirs.fileno(), claims),
                 env={**dict.fromkeys(_THREADS, threads), **os.environ},
                 start_new_session=True,  # Ctrl-C at the terminal is the client's alone
@@ -171,14 +173,20 @@ class Crew:
         self.children.clear()
         for claims in (*self._old, self._claims):
             claims.close()
+        for relay in self.relays:
+            if relay is not None:
+                relay.close()
 
 
-def _is_open(file: int) -> bool:
+def _outlet(relay: Relay | None, file: int) -> int | None:
+    """Where children write: the relay, what they inherit, or nowhere."""
+    if relay is not None:
+        return relay.theirs
     try:
         os.fstat(file)
-    except OSError:
-        return False
-    return True
+    except OSError:  # closed: a socket of ours would take its number there
+        return subprocess.DEVNULL
+    return None
 
 
 def describe(status: int | None) -> str:

@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 from zmqtasks.nodes import child
@@ -28,16 +29,20 @@ from zmqtasks.nodes.claim import Claims
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PACKET_BYTES = 4096
+_IDLE_MS = 20
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Serve until the client closes or is gone. Arguments: socket, claims, log level, cluster's id, workers, *argv."""
-    link, claims, log_level, cluster_id, workers, *argv = arguments
+    """Serve until the client closes or is gone.
+
+    Arguments: socket, claims, log level, cluster's id, workers, what to import once the first children run, *argv.
+    """
+    link, claims, log_level, cluster_id, workers, later, *argv = arguments
     sys.argv = argv or [""]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the client decides; its end is seen at the link
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    Server(int(link), int(claims), int(log_level), (cluster_id, int(workers))).serve()
+    Server(int(link), int(claims), int(log_level), (cluster_id, int(workers)), later).serve()
 
 
 def prctl(option: int, value: int) -> None:
@@ -50,11 +55,12 @@ def prctl(option: int, value: int) -> None:
 class Server:
     """The children of one client."""
 
-    def __init__(self, link: int, claims: int, log_level: int, cluster: tuple[str, int]) -> None:
+    def __init__(self, link: int, claims: int, log_level: int, cluster: tuple[str, int], later: str) -> None:
         self._link = socket.socket(fileno=link)
         self._claims = Claims(claims)
         self._log_level = log_level
         self._cluster = cluster
+        self._later = later
         self._pids: dict[int, int] = {}  # index by pid
         self._poll = select.poll()
         self._wake_in, self._wake_out = os.pipe()
@@ -69,7 +75,13 @@ class Server:
         self._poll.register(self._wake_in, select.POLLIN)
         gc.freeze()  # what is here is every child's: the collector need not touch its pages
         while True:
-            for file, _ in self._poll.poll():
+            events = self._poll.poll(_IDLE_MS if self._later and self._pids else None)
+            if not events:
+                # What tasks that submit tasks need: later children have it, and the first did not wait for it.
+                import_module(self._later)
+                self._later = ""
+                gc.freeze()
+            for file, _ in events:
                 if file == self._wake_in:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake_in, _PACKET_BYTES)
@@ -179,7 +191,7 @@ def children_of(pid: int) -> list[int]:
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as listing:
             return [int(word) for word in listing.read().split()]
     except OSError:
-        import psutil  # noqa: PLC0415 - slow to import, and only needed where /proc has no such file
+        import psutil
 
         with contextlib.suppress(psutil.Error):
             return [process.pid for process in psutil.Process(pid).children()]

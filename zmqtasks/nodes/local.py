@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
-from zmqtasks import wire
+from zmqtasks import codec, wire
 from zmqtasks.blobs import Shelf
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, End, Send, Settle
@@ -51,7 +51,7 @@ class Question:
 class LocalCluster:
     """Dispatcher, children and I/O thread of one embedded client."""
 
-    def __init__(self, workers: int, queue_max: int | None) -> None:
+    def __init__(self, workers: int, queue_max: int | None, later: str) -> None:
         self.cluster_id = secrets.token_hex(4)
         self.functions = Functions()
         self.shelf = Shelf()
@@ -67,7 +67,7 @@ class LocalCluster:
         self._deadline: float | None = None
         self._closing = self._killing = self._closed = False
         self._loop = Loop()
-        self._children = Children(self._loop, self.functions, workers, cpus(), self.cluster_id)
+        self._children = Children(self._loop, self.functions, workers, cpus(), self.cluster_id, later)
         self._children.staff(0, (), monotonic())
         self._thread = threading.Thread(target=self._run, name="zmqtasks-io", daemon=True)
         self._thread.start()
@@ -133,7 +133,7 @@ class LocalCluster:
             return task.state if task.state < LEASED else QUEUED, task.attempt
         ordinal, item = child.claim
         begun = ordinal > task.ordinal or (ordinal == task.ordinal and item >= task.offset + id_ - task.id)
-        return LEASED if begun or not task.span and ordinal == task.ordinal else QUEUED, task.attempt
+        return LEASED if begun or (not task.span and ordinal == task.ordinal) else QUEUED, task.attempt
 
     def accepted(self, timeout: float | None) -> bool:
         """Wait until the I/O thread has taken in what was submitted."""
@@ -186,6 +186,7 @@ class LocalCluster:
             while not self._is_over():
                 loop.asleep = True
                 ready = loop.wait(0 if self._inbox or self._messages else self._deadline)
+                self._children.relay_output(ready)
                 with self._turning:
                     for file in ready:
                         self._hear(self._children.read(file))
@@ -205,7 +206,7 @@ class LocalCluster:
     def _hear(self, messages: list[Heard]) -> None:
         for child, message in messages:
             head = message.head
-            said = wire.core_message(message)
+            said = codec.core_message(message)
             if said is None:
                 if type(head) is wire.Hello:
                     self._children.is_ready(child, head.pid)
@@ -248,7 +249,7 @@ class LocalCluster:
             elif kind is Send and type(effect.message) is Run:
                 self._children.run(effect.peer, effect.message)
             elif kind is Send:
-                self._children.tell(effect.peer, wire.simple(effect.message))
+                self._children.tell(effect.peer, codec.simple(effect.message))
             elif kind is Answer:
                 self._answer(effect)
             elif kind is End:
@@ -283,7 +284,7 @@ class LocalCluster:
             token.done.set()
         elif token is not None:
             peer, number = token
-            self._children.tell(peer, wire.simple(wire.CancelAnswer(number, effect.cancelled)))
+            self._children.tell(peer, codec.simple(wire.CancelAnswer(number, effect.cancelled)))
 
     def _give_up(self) -> None:
         """No child comes up: whatever is asked of this cluster fails, and says so."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from zmqtasks import wire
+from zmqtasks import codec, wire
 from zmqtasks.blobs import Shelf
 from zmqtasks.errors import TooDeep
 from zmqtasks.functions import Functions
@@ -60,19 +60,19 @@ class Upstream:
             new = {task.fn for task in tasks} - self._told
             self._told |= new
             functions = [tuple(self.functions.by_number[number]) for number in new]
-            self._child.send(wire.asked(tasks, known, functions))
+            self._child.send(codec.asked(tasks, known, functions))
 
     def cancel(self, id_: int, *, terminate: bool) -> bool:
         """Ask the dispatcher."""
         token = next(self._tokens)
         answered, answer = self._answers[token] = (threading.Event(), [False])
-        self._child.send(wire.simple(wire.CancelAsked(id_, terminate, token, 1)))
+        self._child.send(codec.simple(wire.CancelAsked(id_, terminate, token, 1)))
         answered.wait()
         return answer[0]
 
     def cancel_all(self, first: int, count: int) -> None:
         """Cancel what has not started; does not wait."""
-        self._child.send(wire.simple(wire.CancelAsked(first, terminate=False, token=None, count=max(2, count))))
+        self._child.send(codec.simple(wire.CancelAsked(first, terminate=False, token=None, count=max(2, count))))
 
     def state(self, _id: int) -> tuple[int, int]:
         """What a task knows of another that is not settled: it was handed on."""
@@ -102,7 +102,7 @@ class Upstream:
         if self._waits == 1:
             self._child.at_end(self._stop_waiting)
             self._child.give_back(self._child.data)
-            self._child.send(wire.simple(Waiting(on)))
+            self._child.send(codec.simple(Waiting(on)))
         self._parked = True
 
     def end_wait(self) -> None:
@@ -110,7 +110,7 @@ class Upstream:
         self._waits = max(0, self._waits - 1)
         if self._waits == 0:
             self._parked = False
-            self._child.send(wire.simple(Resumed()))
+            self._child.send(codec.simple(Resumed()))
 
     def _stop_waiting(self) -> None:
         """The task is over: so is its waiting, however it was left."""

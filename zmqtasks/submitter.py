@@ -1,0 +1,163 @@
+"""Submitting: the verbs that a client and a running task share."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import monotonic
+from typing import Any, ParamSpec, TypeVar
+
+from zmqtasks.array import Array
+from zmqtasks.calls import Calls, NotASpan, rows
+from zmqtasks.errors import ForeignFuture
+from zmqtasks.future import Future
+from zmqtasks.messages import SUCCEEDED, Task
+from zmqtasks.options import DEFAULT_OPTIONS, Options
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Submitter(concurrent.futures.Executor):
+    """Submits calls with certain options; a `concurrent.futures.Executor`."""
+
+    def __init__(self, host: Any, calls: Calls, options: Options = DEFAULT_OPTIONS) -> None:
+        self._host = host
+        self._calls = calls
+        self._options = options
+
+    def options(self, **options: Any) -> Submitter:
+        """The same client with options: `priority`, `countdown`, `name`, `tags`, `max_deliveries`."""
+        return Submitter(self._host, self._calls, self._options.replace(**options))
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:  # type: ignore[override]
+        """Run `fn(*args, **kwargs)` in a worker; every keyword is the function's.
+
+        Futures of this client among the arguments, at any depth, are waited for, and their values stand in their place.
+        Raises `NotPicklable`, naming the culprit, if something cannot travel.
+        """
+        host = self._host
+        if not callable(fn):
+            raise TypeError(f"the first argument is what to call, not {fn!r}")
+        task = self._calls.task(fn, args, kwargs, self._options)
+        future: Future[T] = Future(host, task.id)
+        task.face = future
+        host.submit(task)
+        return future
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """The values of `fn` over the iterables, in their order; raises at the first failure, and cancels the rest.
+
+        `timeout`: seconds from now to the last value. `chunksize`: neighbours that travel together (default: by the
+        number of items). `buffersize`: take items lazily, that many ahead of what was given out.
+        """
+        if chunksize is not None and chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None:
+            if not isinstance(buffersize, int):
+                raise TypeError("buffersize must be an integer or None")
+            if buffersize < 1:
+                raise ValueError("buffersize must be None or > 0")
+            return self._map_lazily(fn, zip(*iterables, strict=False), timeout, buffersize)
+        if not iterables:
+            return iter(())
+        futures = self._submit_rows(fn, rows(iterables), star=len(iterables) > 1, chunksize=chunksize)
+        return _values(futures, timeout)
+
+    def submit_many(self, fn: Callable[[Any], T], items: Iterable[Any]) -> Sequence[Future[T]]:
+        """`fn` of each item: a sequence of futures, each made when it is looked at."""
+        return self._submit_rows(fn, list(items), star=False, chunksize=None)
+
+    def gather(self, futures: Iterable[concurrent.futures.Future[T]]) -> list[T]:
+        """The values of futures, in their order; raises what the first failed one raised."""
+        return [future.result() for future in futures]
+
+    def cancel(self, future: concurrent.futures.Future[Any] | str, *, terminate: bool = False) -> bool:
+        """Cancel a task by its future or id, as `Future.cancel` does."""
+        if isinstance(future, Future):
+            return future.cancel(terminate)
+        if isinstance(future, concurrent.futures.Future):
+            raise ForeignFuture(f"no future of zmqtasks: {future!r}")
+        cluster, _, number = future.rpartition("-")
+        if cluster != self._host.cluster_id or not number.isdecimal():
+            return False
+        return bool(self._host.cancel(int(number), terminate=terminate))
+
+    def scatter(self, value: T) -> Future[T]:
+        """Send once what many tasks use: a future, to be passed to them as an argument."""
+        future: Future[T] = Future(self._host, self._host.ids.next())
+        future.settle(Task(future.number, 0, b""), SUCCEEDED, self._calls.value(value))
+        return future
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything submitted is accepted; False if that takes more than `timeout` seconds."""
+        return bool(self._host.accepted(timeout))
+
+    def _submit_rows(
+        self, fn: Callable[..., T], items: list[Any], *, star: bool, chunksize: int | None
+    ) -> Sequence[Future[T]]:
+        self._host.raise_if_unusable()
+        if not items:
+            return []
+        size = chunksize or self._calls.span_size(len(items))
+        if not self._options.countdown:
+            try:
+                tasks = self._calls.spans(fn, items, size, self._options, star=star)
+            except NotASpan:
+                pass
+            else:
+                array: Array[T] = Array(self._host, tasks[0].id, len(items))
+                for task in tasks:
+                    task.face = array
+                self._host.submit_all(tasks)
+                return array
+        return [self.submit(fn, *item) if star else self.submit(fn, item) for item in items]
+
+    def _map_lazily(
+        self, fn: Callable[..., T], calls: Iterator[tuple[Any, ...]], timeout: float | None, ahead: int
+    ) -> Iterator[T]:
+        futures = deque(self.submit(fn, *args) for args in itertools.islice(calls, ahead))
+
+        def refill() -> Iterator[Future[T]]:
+            while futures:
+                for args in itertools.islice(calls, 1):
+                    futures.append(self.submit(fn, *args))
+                yield futures.popleft()
+
+        return _in_order(refill(), futures, timeout)
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError("a client cannot travel to a task; inside a task, zmqtasks.current().client submits")
+
+
+def _values(futures: Sequence[Future[T]], timeout: float | None) -> Iterator[T]:
+    if not isinstance(futures, Array):
+        return _in_order(iter(futures), futures, timeout)
+
+    def values() -> Iterator[T]:
+        try:
+            yield from given
+        finally:
+            futures.cancel()
+
+    given = futures.values(timeout)
+    return values()
+
+
+def _in_order(futures: Iterator[Future[T]], rest: Iterable[Future[T]], timeout: float | None) -> Iterator[T]:
+    end = None if timeout is None else monotonic() + timeout
+    try:
+        for future in futures:
+            yield future.result(None if end is None else end - monotonic())
+    finally:
+        for future in rest:
+            future.cancel()
