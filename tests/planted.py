@@ -102,11 +102,6 @@ BUGS = {
     "whoever waits for a settled task goes on waiting": Bug(
         "dispatch", "            self._resume_settled()\n", "            pass\n"
     ),
-    "a wait for what is settled already counts": Bug(
-        "dispatch",
-        "peer is None or (message.on >= 0 and self.ledger.find(message.on) is None)",
-        "peer is None",
-    ),
     "what crossed the word of a wait is left there": Bug(
         "dispatch", "if peer.items > peer.slots and not peer.asked:", "if peer.items > 99:"
     ),

@@ -291,8 +291,8 @@ def test_a_higher_priority_takes_back_what_is_lower() -> None:
     low, urgent = [single(10, fn=8), single(11, fn=8)], single(12, fn=8, priority=9)
     rig.given(*low)
     assert rig.say(CLIENT, Submit([urgent])) == [Record(ACCEPTED, [urgent]), Send(1, Recall())]
-    assert rig.say(1, Returned([(1, 1)])) == []  # what runs takes longer than the credit
-    assert rig.say(1, Done(0, [b""]))[-1] == Send(1, Run(2, [urgent, low[1]]))
+    assert rig.say(1, Returned([(1, 1)])) == [Send(1, Run(2, [urgent]))]  # next, behind what runs
+    assert rig.say(1, Done(0, [b""]))[-1] == Send(1, Run(3, [low[1]]))
 
 
 # ---- waiting --------------------------------------------------------------------------------------------------------

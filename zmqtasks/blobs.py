@@ -110,6 +110,12 @@ class Shelf:
         """The hashes of what has gone since the last call."""
         return {self.gone.popleft() for _ in range(len(self.gone))} if self.gone else set()
 
+    def clear(self) -> None:
+        """Keep nothing in case it comes again."""
+        with self._lock:
+            self._recent.clear()
+            self._bytes = 0
+
     def _keep(self, buffer: Buffer) -> None:
         recent = self._recent
         if buffer.digest in recent:

@@ -54,13 +54,13 @@ class _Lenient(Pickler):
 def _parts(value: Any, path: str) -> list[Part]:
     """What `value` consists of, as far as pickling it looks."""
     if isinstance(value, dict):
-        return [(part, f"{path}[{key!r:.60}]") for key, part in value.items()] + [
-            (key, f"{path} key {key!r:.60}") for key in value
+        return [(part, f"{path}[{_short(key)}]") for key, part in value.items()] + [
+            (key, f"{path} key {_short(key)}") for key in value
         ]
     if isinstance(value, (list, tuple)):
         return [(part, f"{path}[{index}]") for index, part in enumerate(value)]
     if isinstance(value, (set, frozenset)):
-        return [(part, f"{path} item {part!r:.60}") for part in value]
+        return [(part, f"{path} item {_short(part)}") for part in value]
     parts: list[Part] = []
     code = getattr(value, "__code__", None)
     if isinstance(code, CodeType):
@@ -76,6 +76,13 @@ def _parts(value: Any, path: str) -> list[Part]:
     if isinstance(fields := getattr(value, "__dict__", None), dict) and not isinstance(value, type):
         parts += [(part, f"{path}.{name}") for name, part in fields.items()]
     return parts
+
+
+def _short(value: Any) -> str:
+    try:
+        return f"{value!r:.60}"
+    except Exception:  # noqa: BLE001 - the user's
+        return f"<{type(value).__qualname__}>"
 
 
 def _is_full(cell: Any) -> bool:

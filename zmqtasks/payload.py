@@ -7,6 +7,8 @@ travels with it; a span as `(star, items)` or `(star, items, function)`.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import io
 import pickle
 import threading
 from collections.abc import Callable
@@ -72,8 +74,32 @@ def _class_from(id_: str, data: bytes) -> type:
 def _packed_class(cls: type) -> bytes:
     data = _packed_classes.get(cls)
     if data is None:
-        data = _packed_classes[cls] = cloudpickle.dumps(cls)
+        stream = io.BytesIO()
+        _Pickler(stream, protocol=5).dump(cls)
+        data = _packed_classes[cls] = stream.getvalue()
     return data
+
+
+_CACHED: Any = functools._lru_cache_wrapper
+
+
+def _cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(fn)
+
+
+class _Pickler(cloudpickle.Pickler):
+    """cloudpickle's, with what it leaves out: the slots of a class, and `functools.cache` around what goes by value."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called for everything that is not of a built-in type."""
+        if type(obj) is _CACHED and cloudpickle.cloudpickle._lookup_module_and_qualname(obj) is None:
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
+        reduced = super().reducer_override(obj)
+        if isinstance(obj, type) and type(reduced) is tuple and "__slots__" in obj.__dict__:
+            make, arguments = reduced[:2]
+            if make is cloudpickle.cloudpickle._make_skeleton_class:  # an instance's state depends on them
+                arguments[3]["__slots__"] = obj.__dict__["__slots__"]
+        return reduced
 
 
 class _Out:
@@ -97,7 +123,7 @@ class _Out:
         return False
 
 
-class Pickler(cloudpickle.Pickler):
+class Pickler(_Pickler):
     """cloudpickle's, with buffers out of band, futures as inputs, and classes that know their way home.
 
     `host` is what the futures that may travel belong to (None: no future may); `hold(view)` keeps a large buffer.
@@ -204,7 +230,7 @@ def dump_error(error: BaseException, traceback: str, task: str) -> bytes:
                 packed = None
             elif type(error) in _TRACKED:
                 packed, _ = Pickler(None, hold).pack(error)  # of a class that knows its way home
-        except Exception:  # noqa: BLE001 - whatever its class does while it is pickled or rebuilt
+        except BaseException:  # noqa: BLE001 - whatever its class does while it is pickled or rebuilt
             packed = None
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
@@ -214,7 +240,7 @@ def dump_error(error: BaseException, traceback: str, task: str) -> bytes:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as failure:  # noqa: BLE001 - a broken __str__
+    except BaseException as failure:  # noqa: BLE001 - a broken __str__
         return f"<no text: {type(failure).__name__} in __str__>"
 
 

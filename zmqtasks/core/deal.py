@@ -42,7 +42,15 @@ class Dealer:
     def _takers(self, peers: Iterable[Peer]) -> list[Peer]:
         """The peers that have room, the emptiest first."""
         peers = list(peers)
-        takers = [peer for peer in peers if peer.open() and (not peer.items or peer.hand_s < WINDOW_S * peer.slots)]
+        takers = [
+            peer
+            for peer in peers
+            if peer.open()
+            and (
+                peer.hand_s < WINDOW_S * peer.slots
+                or (peer.items < 2 * peer.slots and peer.hand_s < SHORT_S * peer.slots)
+            )
+        ]
         takers.sort(key=lambda peer: peer.hand_s)
         if self.slots is None:
             return takers
@@ -60,7 +68,7 @@ class Dealer:
             task = level[0]
             cost = self.pace.cost_s(task.fn)
             if cost is None:
-                room, cost = peer.slots - peer.items, WINDOW_S
+                room, cost = peer.slots - peer.items, SHORT_S
                 share = min(share, room)  # nothing follows it, of whatever function
             else:
                 ahead = (2 if cost < SHORT_S else 1) * peer.slots - peer.items
@@ -83,6 +91,12 @@ class Dealer:
             tasks += taken
         return tasks
 
+    def weigh(self, peer: Peer) -> None:
+        """Estimate a short hand anew: what was added at one price and taken off at another drifts."""
+        if len(peer.hand) <= 2 * peer.slots:
+            cost_s = self.pace.cost_s
+            peer.hand_s = sum([(cost_s(task.fn) or SHORT_S) * task.count for task in peer.hand.values()])
+
     def overdue(self, peers: Iterable[Peer], now: float) -> list[Peer]:
         """Those whose running task has outlasted the credit: what has not started must come back."""
         late = [peer for peer in peers if peer.due is not None and peer.due <= now]
@@ -100,7 +114,7 @@ class Dealer:
         if ready.size:
             level = ready.level()
             priority = level[0].options.priority if level else 0
-            return [peer for peer in rich if peer.priority < priority and not peer.waiting]
+            return [peer for peer in rich if not peer.waiting and peer.holds_below(priority)]
         idle = [peer for peer in peers if not peer.hand and peer.open()]
         busy = sum(1 for peer in peers if peer.hand and not peer.waiting)
         room = len(idle) if self.slots is None else min(len(idle), self.slots - busy)

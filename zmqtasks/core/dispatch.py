@@ -165,6 +165,7 @@ class Dispatcher:
         for part in message.parts:
             work += self._done_part(peer, part)
         peer.overdue = peer.barren = False
+        self._dealer.weigh(peer)
         peer.watch(now)
         self.ledger.deliver(work, now)
         if peer.questions and not peer.asked and peer.ending < 0:
@@ -211,18 +212,26 @@ class Dispatcher:
         if peer not in self.peers:
             self.peers[peer] = Peer(peer, message.slots)
 
-    def _waiting(self, peer_id: int, message: Waiting, _now: float) -> None:
+    def _waiting(self, peer_id: int, message: Waiting, now: float) -> None:
         peer = self.peers.get(peer_id)
         if peer is None or (message.on >= 0 and self.ledger.find(message.on) is None):
             return  # what it waits for is settled: it goes on
         if sum(1 for other in self.peers.values() if other.waiting) >= WAITING_MAX:
             self._sends.append(Send(peer_id, Deep()))
+            self._drop_unawaited(message.on, now)
             return
         peer.waiting = True
         peer.waits_on = message.on
         peer.due = None
         if peer.items > peer.slots and not peer.asked:  # dealt before this was heard: it would wait with the peer
             self._recall(peer)
+
+    def _drop_unawaited(self, id_: int, now: float) -> None:
+        """A recursion that is refused ends here: what nobody may wait for would only carry it on."""
+        task = self.ledger.find(id_)
+        if task is not None and task.state != LEASED:
+            single = self.ledger.single(task, id_)
+            self.ledger.deliver(self.ledger.settle(CANCELLED, [single], ["the recursion is too deep"]), now)
 
     def _resume_settled(self) -> None:
         """Those whose wait is over go on, before they say so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from zmqtasks.core.pace import GRACE_S
 from zmqtasks.messages import LEASED, Cancel, Task
@@ -35,6 +36,12 @@ class Peer:
     def open(self) -> bool:
         """Whether it may be given anything."""
         return not (self.overdue or self.waiting or self.asked or self.ending >= 0)
+
+    def holds_below(self, priority: int) -> bool:
+        """Whether something that has not started is of a lower priority."""
+        if self.priority >= priority:
+            return False
+        return any(task.options.priority < priority for task in islice(self.hand.values(), self.slots, None))
 
     def give(self, tasks: list[Task], cost_s: float) -> None:
         """Lease `tasks`, one function's, last in hand under the next ordinals; `cost_s` is the estimate for an item."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 IDLE_S = 1.0  # a child beyond the slots is kept this long: a recursion comes and goes
-STILLBORN_MAX = 5  # children in a row that end before they are ready: something is wrong with all of them
+STILLBORN_MAX = 5  # children in a row that end before they ran anything: something is wrong with all of them
 
 
 class Pool:
@@ -17,6 +17,7 @@ class Pool:
         self.ready: set[int] = set()
         self._stillborn = 0
         self._idle_since: dict[int, float] = {}
+        self._dismissed: set[int] = set()  # told to go
 
     @property
     def broken(self) -> bool:
@@ -31,16 +32,16 @@ class Pool:
         """A child is ready."""
         self.starting -= 1
         self.ready.add(peer)
-        self._stillborn = 0
 
-    def left(self, peer: int) -> None:
-        """A child is gone, ready or not."""
+    def left(self, peer: int, *, worked: bool) -> None:
+        """A child is gone, ready or not; `worked`: it has run a task, or ended in one."""
         self._idle_since.pop(peer, None)
         if peer in self.ready:
             self.ready.remove(peer)
         else:
             self.starting -= 1
-            self._stillborn += 1
+        self._stillborn = 0 if worked or peer in self._dismissed else self._stillborn + 1
+        self._dismissed.discard(peer)
 
     def missing(self, waiting: int) -> int:
         """How many to start now, with `waiting` children whose task waits."""
@@ -56,7 +57,9 @@ class Pool:
             return []
         since = {peer: self._idle_since.get(peer, now) for peer in idle}
         self._idle_since = since
-        return [peer for peer in sorted(since, reverse=True) if now - since[peer] >= IDLE_S][:over]
+        leaving = [peer for peer in sorted(since, reverse=True) if now - since[peer] >= IDLE_S][:over]
+        self._dismissed.update(leaving)
+        return leaving
 
     def next_deadline(self) -> float | None:
         """When `surplus` is due, or None."""

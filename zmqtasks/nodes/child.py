@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import select
 import signal
 import socket
 import threading
@@ -54,6 +55,8 @@ class Child:
         self._outbox = Outbox()
         self._functions: dict[int, tuple[str, bytes | None]] = {}
         self._loaded: dict[int, Callable[..., Any]] = {}
+        self._poll = select.poll()
+        self._poll.register(self.data, select.POLLIN)
         self._reading = threading.Lock()  # of the data socket
         self._sending = threading.RLock()  # outcomes, and whatever else goes out on the data socket
         self._streams = redirect(self._task_name, self.trace, log_level)
@@ -96,10 +99,21 @@ class Child:
                 self._run_one(item)
 
     def _receive(self) -> None:
-        with self._reading:
-            while not self._hand:
-                for message in self.data.read():
+        while not self._hand:
+            self._poll.poll()  # not under the lock: the service thread may come in at any moment, and then reads all
+            with self._reading:
+                self._read()
+
+    def _read(self) -> None:
+        """Take what has arrived. The caller holds `_reading`."""
+        try:
+            while True:
+                for message in self.data.read(socket.MSG_DONTWAIT):
                     self._take(message)
+                if self._hand:
+                    return
+        except BlockingIOError:
+            return
 
     def _take(self, message: wire.Arrived) -> None:
         head = message.head
@@ -274,7 +288,8 @@ class Child:
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Call it when the running task is over."""
-        self._at_end.append(call)
+        if call not in self._at_end:
+            self._at_end.append(call)
         self.trace()
 
     def trace(self) -> None:
@@ -297,15 +312,10 @@ class Child:
 
     def give_back(self, link: Link) -> None:
         """Send what is finished, and give back what has not started, through `link`."""
-        if self._reading.acquire(blocking=False):  # else the main thread reads, and has nothing
-            try:
-                while True:
-                    for message in self.data.read(socket.MSG_DONTWAIT):
-                        self._take(message)
-            except BlockingIOError:
-                pass
-            finally:
-                self._reading.release()
+        with self._reading:
+            self._read()
+            while self.data.fileno() in [file for file, _ in self._poll.poll(0)]:
+                self._read()
         rest: list[tuple[int, int]] = []
         with self._sending:
             while True:

@@ -76,9 +76,9 @@ class Children:
             for link in (child.data, child.control):
                 self._drain(child, link, heard)
                 self._unwatch(link)
-            self._pool.left(child.peer)
-            self.by_peer.pop(child.peer, None)
             ordinal, item = child.claim
+            self._pool.left(child.peer, worked=bool(child.functions))
+            self.by_peer.pop(child.peer, None)
             child.close()
             lost.append((child, heard, Lost(describe(status), ordinal, item)))
         return lost

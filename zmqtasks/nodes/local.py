@@ -298,6 +298,7 @@ class LocalCluster:
         with self._turning:
             self._closing = True
             self._children.close()
+            self.shelf.clear()
             for task in list(self._dispatcher.ledger.tasks.values()):
                 if task.face is not None and type(task.face) is not Asker:
                     self._settle(Settle(CANCELLED, [task], ["the client was closed before it was done"]))

@@ -36,6 +36,7 @@ class Upstream:
         self._submitting = threading.Lock()
         self._waits = 0  # of the main thread: it waits for a task, the host was told
         self._parked = False  # it may be interrupted
+        self._refused = False
         child.inbox = self._hear
         if threading.current_thread() is threading.main_thread():
             signal.signal(_DEEP_SIGNAL, self._refuse)
@@ -89,8 +90,8 @@ class Upstream:
         """Give the slot away while the main thread parks."""
         if threading.current_thread() is not threading.main_thread():
             return park()
-        self.begin_wait(on)
         try:
+            self.begin_wait(on)
             return park()
         finally:
             self._parked = False
@@ -102,8 +103,10 @@ class Upstream:
         if self._waits == 1:
             self._child.at_end(self._stop_waiting)
             self._child.give_back(self._child.data)
+            self._refused = False
             self._child.send(codec.simple(Waiting(on)))
         self._parked = True
+        self._raise_if_refused()
 
     def end_wait(self) -> None:
         """The main thread goes on."""
@@ -128,8 +131,13 @@ class Upstream:
         threading.Thread(target=call, name="zmqtasks-callback", daemon=True).start()
 
     def _refuse(self, *_: object) -> None:
-        if self._parked:
-            self._parked = False
+        """The host says no, in the main thread: now if it is parked, else as soon as it is."""
+        self._refused = bool(self._waits)
+        self._raise_if_refused()
+
+    def _raise_if_refused(self) -> None:
+        if self._refused and self._parked:
+            self._refused = self._parked = False
             raise TooDeep("too many tasks of this machine wait for others already (64): the recursion is too deep")
 
     # ---- the service thread --------------------------------------------------------------------------------------
