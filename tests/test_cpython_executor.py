@@ -357,7 +357,7 @@ class Desk:
             self.future.settle(TASK, messages.CANCELLED, "cancelled")
         return not self.runs
 
-    def wait(self, park: Callable[[], bool]) -> bool:
+    def wait(self, park: Callable[[], bool], _on: int) -> bool:
         return park()
 
     def watch(self, _future: object) -> list[Any]:

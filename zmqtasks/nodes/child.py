@@ -55,8 +55,9 @@ class Child:
         self._outbox = Outbox()
         self._functions: dict[int, tuple[str, bytes | None]] = {}
         self._loaded: dict[int, Callable[..., Any]] = {}
-        self._poll = select.poll()
-        self._poll.register(self.data, select.POLLIN)
+        self._poll, self._peek = select.poll(), select.poll()  # the main thread's, and for who holds `_reading`
+        for poll in (self._poll, self._peek):
+            poll.register(self.data, select.POLLIN)
         self._reading = threading.Lock()  # of the data socket
         self._sending = threading.RLock()  # outcomes, and whatever else goes out on the data socket
         self._streams = redirect(self._task_name, self.trace, log_level)
@@ -314,7 +315,7 @@ class Child:
         """Send what is finished, and give back what has not started, through `link`."""
         with self._reading:
             self._read()
-            while self.data.fileno() in [file for file, _ in self._poll.poll(0)]:
+            while self._peek.poll(0):
                 self._read()
         rest: list[tuple[int, int]] = []
         with self._sending:

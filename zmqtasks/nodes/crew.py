@@ -12,7 +12,7 @@ import sys
 
 from zmqtasks.nodes.claim import CHILDREN_MAX, Claims, make
 from zmqtasks.nodes.link import Closed, Link, pair
-from zmqtasks.nodes.relay import Relay, relays
+from zmqtasks.nodes.relay import relays
 
 # The interpreter's own start is most of a cold start: nothing is imported here before the path is the caller's.
 _BOOT = """\
@@ -32,6 +32,7 @@ _THREADS = (
 )
 _END_S = 5.0  # what the fork server may take to kill everything; it takes milliseconds
 _PACKET_BYTES = 4096
+_STANDARD_MAX = 2  # the descriptor of standard error
 
 
 class ChildLink:
@@ -65,6 +66,7 @@ class Crew:
         self._next_peer = 1
         self._old: list[Claims] = []  # of fork servers that are gone
         self._about = (workers, cpus, cluster_id, later)
+        _occupy_standard_descriptors()
         self.relays = relays()
         self._link, self._server, self._claims = self._launch()
 
@@ -82,8 +84,8 @@ class Crew:
             server = subprocess.Popen(
                 [sys.executable, *flags, "-c", _BOOT, str(len(path)), *path, *about, *sys.argv],
                 stdin=subprocess.DEVNULL,
-                stdout=_outlet(self.relays[0], 1),
-                stderr=_outlet(self.relays[1], 2),
+                stdout=self.relays[0] and self.relays[0].theirs,
+                stderr=self.relays[1] and self.relays[1].theirs,
                 pass_fds=(theirs.fileno(), claims),
                 env={**dict.fromkeys(_THREADS, threads), **os.environ},
                 start_new_session=True,  # Ctrl-C at the terminal is the client's alone
@@ -178,15 +180,11 @@ class Crew:
                 relay.close()
 
 
-def _outlet(relay: Relay | None, file: int) -> int | None:
-    """Where children write: the relay, what they inherit, or nowhere."""
-    if relay is not None:
-        return relay.theirs
-    try:
-        os.fstat(file)
-    except OSError:  # closed: a socket of ours would take its number there
-        return subprocess.DEVNULL
-    return None
+def _occupy_standard_descriptors() -> None:
+    """Where the caller has closed 0, 1 or 2, nothing of ours may take its number: children would write there."""
+    while (file := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_MAX:
+        continue
+    os.close(file)
 
 
 def describe(status: int | None) -> str:

@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 import secrets
+import sys
 import threading
 import weakref
 from collections import deque
@@ -112,10 +113,10 @@ class LocalCluster:
         """Ask the dispatcher; it may have to ask a child."""
         question = Question()
         self._messages.append(Cancel(id_, terminate, question))
+        if self._closed:
+            return False
         self._loop.wake()
-        while not question.done.wait(1.0):
-            if self._closed:
-                return False
+        question.done.wait()
         return question.answer
 
     def cancel_all(self, first: int, count: int) -> None:
@@ -137,6 +138,8 @@ class LocalCluster:
 
     def accepted(self, timeout: float | None) -> bool:
         """Wait until the I/O thread has taken in what was submitted."""
+        if self._closed:
+            return True
         question = Question()
         self._messages.append(Cancel(-1, terminate=False, token=question))
         self._loop.wake()
@@ -242,6 +245,7 @@ class LocalCluster:
             dispatcher.receive(CLIENT, Submit(tasks, known), now)
         while self._messages:
             dispatcher.receive(CLIENT, self._messages.popleft(), now)
+        answers: list[Answer] = []
         for effect in dispatcher.turn(now):
             kind = type(effect)
             if kind is Settle:
@@ -251,12 +255,14 @@ class LocalCluster:
             elif kind is Send:
                 self._children.tell(effect.peer, codec.simple(effect.message))
             elif kind is Answer:
-                self._answer(effect)
+                answers.append(effect)
             elif kind is End:
                 self._children.kill(effect.peer)
             # Records are not kept: these tasks live as long as this process, and no longer.
         for peer, message in self._asks.outcomes():
             self._children.tell(peer, message)
+        for answer in answers:  # after the outcomes: who is told that a task is cancelled sees that it is
+            self._answer(answer)
         if gone := self.shelf.take_gone():
             self._children.forget(gone)
         peers = dispatcher.peers.values()
@@ -338,10 +344,14 @@ def _leave_all() -> None:
 
 
 def _close_all() -> None:
-    """The interpreter ends: as with the standard library's executors, what was submitted is done first."""
+    """The interpreter ends: as with the standard library's executors, what was submitted is done first.
+
+    Not where it ends by Ctrl-C.
+    """
+    interrupted = isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
     for cluster in list(_clusters):
         try:
-            cluster.close(wait=True, cancel=False)
+            cluster.close(wait=True, cancel=interrupted, kill=interrupted)
         except KeyboardInterrupt:
             cluster.close(wait=True, cancel=True, kill=True)
 
