@@ -1077,7 +1077,11 @@ class Sim:
                 if final.payload[2] == "no such task" and by not in self.refused:
                     raise Wrong(f"task {id_} is told that {by} never was")
             too_deep = final.payload == "the recursion is too deep"  # its parent was told: it may not wait
-            if final.state == CANCELLED and not too_deep and id_ not in cancelled | self.refused | self.dropped:
+            if (
+                final.state == CANCELLED
+                and not too_deep
+                and id_ not in cancelled | self.refused | self.dropped
+            ):
                 raise Wrong(f"task {id_} ended CANCELLED, and nobody was told")
             if final.state == SUCCEEDED and (
                 final.value != self.value(id_) or item in spec.fails or item in spec.poison

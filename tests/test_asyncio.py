@@ -56,8 +56,12 @@ async def test_a_future_is_awaited(shared_client: Client) -> None:
 
 @in_a_loop
 async def test_gather_of_asyncio(shared_client: Client) -> None:
-    assert await asyncio.gather(*(shared_client.submit(abs, index) for index in range(200))) == list(range(200))
-    values = await asyncio.gather(shared_client.submit(abs, 1), shared_client.submit(fail), return_exceptions=True)
+    assert await asyncio.gather(*(shared_client.submit(abs, index) for index in range(200))) == list(
+        range(200)
+    )
+    values = await asyncio.gather(
+        shared_client.submit(abs, 1), shared_client.submit(fail), return_exceptions=True
+    )
     assert values[0] == 1
     assert isinstance(values[1], LookupError)
 
@@ -81,7 +85,9 @@ async def wrapped(client: Client, gate: str) -> str:
 async def test_an_asynchronous_with_closes_without_blocking_the_loop(gate: Gate) -> None:
     async with Client(workers=1) as client:
         future = client.submit(wait_at, gate.path, 1)
-        asyncio.get_running_loop().call_later(0.1, gate.open)  # the loop must turn for this while the client closes
+        asyncio.get_running_loop().call_later(
+            0.1, gate.open
+        )  # the loop must turn for this while the client closes
     assert future.result(0) == 1
 
 

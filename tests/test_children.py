@@ -317,7 +317,9 @@ def test_whatever_a_task_started_ends_with_the_client(tmp_path: Path, ending: st
             process.kill()
     assert not left
     assert {name for name in set(os.listdir("/dev/shm")) - shared if "zmqtasks" in name} == set()
-    assert {name for name in set(os.listdir(tempfile.gettempdir())) - temporary if "zmqtasks" in name} == set()
+    assert {
+        name for name in set(os.listdir(tempfile.gettempdir())) - temporary if "zmqtasks" in name
+    } == set()
 
 
 def test_the_end_at_a_random_moment_leaves_nothing(tmp_path: Path) -> None:
@@ -348,7 +350,9 @@ with Client(workers=2) as client:
             assert process.stdout is not None
             process.stdout.readline()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(chance.random() * 0.4)  # it does not end by itself: the moment is what is random here
+                process.wait(
+                    chance.random() * 0.4
+                )  # it does not end by itself: the moment is what is random here
             os.killpg(process.pid, number)
             try:
                 until(lambda mark=mark: not marked(mark), GONE_S)
@@ -461,7 +465,14 @@ with Client(workers=1) as client:
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     for line in (
-        *("[speak] one word", "[speak] two", "[speak] three", "[partial] no end", "low level", "[<lambda>] x"),
+        *(
+            "[speak] one word",
+            "[speak] two",
+            "[speak] three",
+            "[partial] no end",
+            "low level",
+            "[<lambda>] x",
+        ),
         *("[north] named", "[print] a", "[print] b"),
     ):
         assert line in lines, line
@@ -478,7 +489,9 @@ def test_megabytes_of_output(run_python: RunPython) -> None:
     done = run_python("-c", script)
     lines = done.stdout.splitlines()
     assert len(lines) == 80_000
-    assert set(lines) == {f"[loud] {n} {i} {'x' * 80}" for n in range(4) for i in range(20000)}, "no line is torn"
+    assert set(lines) == {f"[loud] {n} {i} {'x' * 80}" for n in range(4) for i in range(20000)}, (
+        "no line is torn"
+    )
 
 
 def test_output_that_nobody_reads_harms_no_task(tmp_path: Path) -> None:
@@ -490,14 +503,26 @@ def test_output_that_nobody_reads_harms_no_task(tmp_path: Path) -> None:
     )
     command = f"{sys.executable} script.py | head -2"
     done = subprocess.run(
-        command, shell=True, cwd=tmp_path, env=python_environment(), capture_output=True, text=True, timeout=40, check=False
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
     )
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr == "[0, 1, 2, 3, 4, 5, 6, 7]\n"
     for closed in (">&-", "2>&-", ">&- 2>&-"):
         script = f"exec {sys.executable} script.py {closed}"
         ended = subprocess.run(
-            ["sh", "-c", script], cwd=tmp_path, env=python_environment(), timeout=40, stdout=subprocess.PIPE, check=False
+            ["sh", "-c", script],
+            cwd=tmp_path,
+            env=python_environment(),
+            timeout=40,
+            stdout=subprocess.PIPE,
+            check=False,
         )
         assert ended.returncode == 0, closed
 

@@ -51,7 +51,9 @@ def test_what_is_not_callable_is_refused(shared_client: Client) -> None:
         shared_client.submit(42)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("workers", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("workers", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError), (True, TypeError)]
+)
 def test_workers_is_a_number_above_zero(workers: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="workers"):
         Client(workers=workers)
@@ -114,7 +116,9 @@ def test_map_is_as_the_builtin(shared_client: Client, chunksize: int | None, buf
 
 def test_map_takes_generators(shared_client: Client) -> None:
     numbers = (number * number for number in range(1000))
-    assert sum(shared_client.map(lambda x: x + 1, numbers)) == sum(number * number + 1 for number in range(1000))
+    assert sum(shared_client.map(lambda x: x + 1, numbers)) == sum(
+        number * number + 1 for number in range(1000)
+    )
 
 
 def test_map_with_a_buffer_is_lazy(shared_client: Client) -> None:
@@ -132,7 +136,9 @@ def test_map_with_a_buffer_is_lazy(shared_client: Client) -> None:
     values.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("wrong", [{"chunksize": 0}, {"chunksize": -1}, {"buffersize": 0}, {"buffersize": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"chunksize": 0}, {"chunksize": -1}, {"buffersize": 0}, {"buffersize": -1}]
+)
 def test_wrong_sizes_are_refused(shared_client: Client, wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         shared_client.map(abs, [1], **wrong)  # type: ignore[arg-type]
@@ -199,7 +205,9 @@ def test_the_futures_of_submit_many_stay_the_same(shared_client: Client, gate: G
     assert [place[future] for future in futures] == [0, 1, 2, 3]
     gate.open()
     assert shared_client.gather(futures) == [0, 1, 2, 3]
-    assert [place.get(future) for future in futures] == [0, 1, 2, 3], "a future that was looked at is another one now"
+    assert [place.get(future) for future in futures] == [0, 1, 2, 3], (
+        "a future that was looked at is another one now"
+    )
 
 
 def test_an_item_of_many_fails_alone(shared_client: Client) -> None:
@@ -219,9 +227,13 @@ def test_an_item_of_many_fails_alone(shared_client: Client) -> None:
 
 def test_items_may_be_futures(shared_client: Client) -> None:
     numbers = shared_client.submit_many(abs, range(-20, 0))
-    doubled = shared_client.submit_many(lambda pair: pair[0] * pair[1]["by"], [(one, {"by": 2}) for one in numbers])
+    doubled = shared_client.submit_many(
+        lambda pair: pair[0] * pair[1]["by"], [(one, {"by": 2}) for one in numbers]
+    )
     assert shared_client.gather(doubled) == [2 * number for number in range(20, 0, -1)]
-    assert list(shared_client.map(operator.add, numbers, doubled)) == [3 * number for number in range(20, 0, -1)]
+    assert list(shared_client.map(operator.add, numbers, doubled)) == [
+        3 * number for number in range(20, 0, -1)
+    ]
 
 
 def test_items_of_many_can_be_cancelled(lone: Client, gate: Gate) -> None:
@@ -230,7 +242,9 @@ def test_items_of_many_can_be_cancelled(lone: Client, gate: Gate) -> None:
     futures = lone.submit_many(abs, range(100))
     assert [futures[index].cancel() for index in (0, 50, 99)] == [True] * 3
     gate.open()
-    done = [index for index, future in enumerate(futures) if not future.cancelled() and future.result() == index]
+    done = [
+        index for index, future in enumerate(futures) if not future.cancelled() and future.result() == index
+    ]
     assert done == sorted(set(range(100)) - {0, 50, 99})
 
 
@@ -303,7 +317,9 @@ def test_a_task_has_a_name_and_tags(shared_client: Client) -> None:
         ({"prioritY": 1}, TypeError),
     ],
 )
-def test_wrong_options_are_refused_at_once(shared_client: Client, wrong: dict[str, Any], error: type[Exception]) -> None:
+def test_wrong_options_are_refused_at_once(
+    shared_client: Client, wrong: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error, match=next(iter(wrong))):
         shared_client.options(**wrong)
 

@@ -252,7 +252,11 @@ def test_an_input_may_be_large(shared_client: Client) -> None:
 
 def test_gather_keeps_the_order_and_raises_the_first_failure(shared_client: Client) -> None:
     assert shared_client.gather(shared_client.submit(abs, -index) for index in range(10)) == list(range(10))
-    futures: list[Any] = [shared_client.submit(abs, 1), shared_client.submit(fail, "a"), shared_client.submit(fail, "b")]
+    futures: list[Any] = [
+        shared_client.submit(abs, 1),
+        shared_client.submit(fail, "a"),
+        shared_client.submit(fail, "b"),
+    ]
     with pytest.raises(LookupError, match="a"):
         shared_client.gather(futures)
 
@@ -361,9 +365,9 @@ def test_an_item_that_runs_can_be_terminated(lone: Client, gate: Gate) -> None:
     futures = lone.submit_many(lambda index: wait_at(gate.path, index) if index == 30 else index, range(60))
     until(gate.arrived)
     assert futures[30].cancel(terminate=True)
-    assert [future.result() for future in futures if future is not futures[30] and not future.cancelled()] == [
-        index for index in range(60) if index != 30
-    ]
+    assert [
+        future.result() for future in futures if future is not futures[30] and not future.cancelled()
+    ] == [index for index in range(60) if index != 30]
     assert futures[30].state is State.CANCELLED
 
 

@@ -201,9 +201,16 @@ def test_threads_of_a_task_use_its_current(lone: Client) -> None:
         threads = [threading.Thread(target=thread) for _ in range(4)]
         for each in threads:
             each.start()
-        return mine, seen, waited, [each.join(20) for each in threads] and [each.is_alive() for each in threads]
+        return (
+            mine,
+            seen,
+            waited,
+            [each.join(20) for each in threads] and [each.is_alive() for each in threads],
+        )
 
-    with Client(workers=2) as client:  # a thread's waiting does not free the slot: the main thread might be at work
+    with Client(
+        workers=2
+    ) as client:  # a thread's waiting does not free the slot: the main thread might be at work
         mine, seen, waited, alive = client.submit(work).result()
     assert seen == [mine] * 4
     assert waited == [7] * 4

@@ -26,7 +26,9 @@ class Array(Sequence[Future[T]], Generic[T]):
         self._firsts: list[int] = []  # of the pieces, in order
         self._pieces: list[Piece] = []
         self._seen: dict[int, Future[T]] = {}  # futures that were looked at before they were settled
-        self._kept: weakref.WeakValueDictionary[int, Future[T]] = weakref.WeakValueDictionary()  # all that are about
+        self._kept: weakref.WeakValueDictionary[int, Future[T]] = (
+            weakref.WeakValueDictionary()
+        )  # all that are about
         self._awaited = -1
         self._latch: Any = None
 

@@ -40,7 +40,9 @@ class Buffer:
         """Its bytes as an object with the buffer protocol, writable and this process's own."""
         if self.file < 0:
             return self.memory
-        return mmap.mmap(self.file, self.nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        return mmap.mmap(
+            self.file, self.nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        )
 
 
 def _close(file: int) -> None:
@@ -53,10 +55,15 @@ def received(file: int, nbytes: int, digest: bytes = b"") -> Buffer:
     if Buffer._open < FILES_MAX:
         return Buffer(nbytes, file=file, digest=digest)
     memory = bytearray(nbytes)
-    with os.fdopen(file, "rb", buffering=0) as stream:
-        view, done = memoryview(memory), 0
-        while done < nbytes and (size := stream.readinto(view[done:])):
+    view, done = memoryview(memory), 0
+    try:
+        # The descriptor's offset is shared with its writer, and stands at the end.
+        while done < nbytes and (size := os.preadv(file, [view[done:]], done)):
             done += size
+    finally:
+        os.close(file)
+    if done < nbytes:
+        raise EOFError(f"a memory file of {nbytes:,} bytes ends after {done:,}")
     return Buffer(nbytes, memory=memory, digest=digest)
 
 

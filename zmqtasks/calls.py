@@ -29,7 +29,9 @@ class Calls:
         self._shelf: Shelf = host.shelf
         self._local = threading.local()
 
-    def task(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task:
+    def task(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> Task:
         """One call; futures among its arguments are its needs."""
         number, _, data = self._functions.find(fn)
         if data is not None and not kwargs:
@@ -42,7 +44,13 @@ class Calls:
                 if payload is not None:
                     return Task(self._host.ids.next(), number, payload, options)
         args = tuple([payloads.out_of_band(arg) for arg in args])
-        call: Any = args if data is not None and not kwargs else [args, kwargs] if data is not None else [args, kwargs, fn]
+        call: Any = (
+            args
+            if data is not None and not kwargs
+            else [args, kwargs]
+            if data is not None
+            else [args, kwargs, fn]
+        )
         payload, needs = self._pack(call, fn)
         task = Task(self._host.ids.next(), number, payload, options)
         if needs:
@@ -50,7 +58,9 @@ class Calls:
             task.inputs = tuple(needs)
         return task
 
-    def spans(self, fn: Callable[..., Any], items: list[Any], size: int, options: Options, *, star: bool) -> list[Task]:
+    def spans(
+        self, fn: Callable[..., Any], items: list[Any], size: int, options: Options, *, star: bool
+    ) -> list[Task]:
         """A call for each of `items` (with `star`, of its elements), as spans of at most `size`; ids are consecutive.
 
         Spans take no needs: `NotASpan` where a future is among the arguments.
@@ -122,4 +132,3 @@ def rows(iterables: Iterable[Iterable[Any]]) -> list[Any]:
     """The arguments of a `map`: of several iterables, tuples."""
     first, *others = iterables
     return list(zip(first, *others, strict=False)) if others else list(first)
-

@@ -73,7 +73,9 @@ def single(task: Task, out: Message) -> Single:
     inputs = [[out.payload(value.payload), value.index] for value in task.inputs]
     count = task.count if task.span else 0
     options = None if task.options is DEFAULT_OPTIONS else task.options
-    return Single(task.fn, task.id, out.payload(task.payload), count, task.offset, task.attempt, inputs, options)
+    return Single(
+        task.fn, task.id, out.payload(task.payload), count, task.offset, task.attempt, inputs, options
+    )
 
 
 def tasks(message: Arrived) -> Iterator[tuple[int, int, int, Any, Single | None]]:
@@ -96,7 +98,12 @@ def asked(tasks: list[Task], known: dict[int, tuple[int, Any]], functions: Funct
     out = Message()
     entries = [single(task, out) for task in tasks]
     outcomes = [
-        (id_, state, out.outcome(state, value.payload if state == SUCCEEDED else value), getattr(value, "index", -1))
+        (
+            id_,
+            state,
+            out.outcome(state, value.payload if state == SUCCEEDED else value),
+            getattr(value, "index", -1),
+        )
         for id_, (state, value) in known.items()
     ]
     out.head = Asked(entries, [task.needs for task in tasks], functions, outcomes)
@@ -119,7 +126,10 @@ def asked_tasks(message: Arrived) -> tuple[list[Task], dict[int, tuple[int, Any]
         for entry, needs in zip(head.tasks, head.needs, strict=True)
     ]
     known = {
-        id_: (state, Value(message.payload(value), index) if state == SUCCEEDED else message.outcome(state, value))
+        id_: (
+            state,
+            Value(message.payload(value), index) if state == SUCCEEDED else message.outcome(state, value),
+        )
         for id_, state, value, index in head.known
     }
     return tasks, known
@@ -128,10 +138,12 @@ def asked_tasks(message: Arrived) -> tuple[list[Task], dict[int, tuple[int, Any]
 def settled(outcomes: list[tuple[Task, int, Any]]) -> Message:
     """Outcomes for the peer that asked for these tasks."""
     out = Message()
-    out.head = Settled([
-        (task.id, task.count, state, task.attempt, out.outcome(state, payload))
-        for task, state, payload in outcomes
-    ])
+    out.head = Settled(
+        [
+            (task.id, task.count, state, task.attempt, out.outcome(state, payload))
+            for task, state, payload in outcomes
+        ]
+    )
     return out
 
 

@@ -67,12 +67,18 @@ def _parts(value: Any, path: str) -> list[Part]:
         cells = zip(code.co_freevars, value.__closure__ or (), strict=False)
         parts += [(cell.cell_contents, f"{path} captures {name}") for name, cell in cells if _is_full(cell)]
         scope = value.__globals__
-        parts += [(scope[name], f"{path} uses the global {name}") for name in sorted(names(code)) if name in scope]
+        parts += [
+            (scope[name], f"{path} uses the global {name}") for name in sorted(names(code)) if name in scope
+        ]
     owner = getattr(value, "__self__", None)
     if owner is not None and not isinstance(owner, ModuleType):
         parts.append((owner, f"{path}.__self__"))
     if hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
-        parts += [(value.func, f"{path}.func"), (value.args, f"{path}.args"), (value.keywords, f"{path}.keywords")]
+        parts += [
+            (value.func, f"{path}.func"),
+            (value.args, f"{path}.args"),
+            (value.keywords, f"{path}.keywords"),
+        ]
     if isinstance(fields := getattr(value, "__dict__", None), dict) and not isinstance(value, type):
         parts += [(part, f"{path}.{name}") for name, part in fields.items()]
     return parts

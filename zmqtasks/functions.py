@@ -23,7 +23,9 @@ from zmqtasks.blobs import hold
 from zmqtasks.culprit import names
 from zmqtasks.payload import ATOMS, Pickler
 
-_VARIANTS_MAX = 16  # a lambda with this many different captures is data rather than a function: it travels inline
+_VARIANTS_MAX = (
+    16  # a lambda with this many different captures is data rather than a function: it travels inline
+)
 _KEPT_MAX = 4096
 _MISSING = object()
 
@@ -70,7 +72,10 @@ class Functions:
                     return function
             elif (
                 scope is fn.__globals__
-                and (fn.__closure__ is cells or _same([cell.cell_contents for cell in fn.__closure__ or ()], cells))
+                and (
+                    fn.__closure__ is cells
+                    or _same([cell.cell_contents for cell in fn.__closure__ or ()], cells)
+                )
                 and (fn.__defaults__ is defaults or _same(fn.__defaults__, defaults))
                 and (not captured or _unchanged(captured))
             ):
@@ -100,7 +105,9 @@ class Functions:
 
     def _by_digest(self, fn: Callable[..., Any], name: str) -> Function:
         packed, _ = Pickler(None, hold).pack(fn)
-        return self.adopt(name, packed if type(packed) is bytes else None)  # large captures travel with the call
+        return self.adopt(
+            name, packed if type(packed) is bytes else None
+        )  # large captures travel with the call
 
     def adopt(self, name: str, packed: bytes | None) -> Function:
         """The function of these bytes; without any, the one of that name whose bytes come with each call."""

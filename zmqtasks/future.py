@@ -314,7 +314,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         return f"<zmqtasks.Future {self.id} {self.state}>"
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        raise TypeError("a future cannot be pickled; as an argument of the same client's submit it stands for its value")
+        raise TypeError(
+            "a future cannot be pickled; as an argument of the same client's submit it stands for its value"
+        )
 
     def _no_setting(self, *_: object) -> None:
         raise concurrent.futures.InvalidStateError("only the task's outcome settles this future")
@@ -362,7 +364,9 @@ def _load(outcome: Any, future: Future[Any]) -> _Opened:
     except SystemExit as error:
         return _Opened(None, RemoteError("SystemExit", f"raised while the result was unpickled: {error}"))
     except Exception as error:  # noqa: BLE001 - whatever the user's classes do
-        error.add_note(f"The task {future.id} succeeded; this was raised here, while its result was unpickled.")
+        error.add_note(
+            f"The task {future.id} succeeded; this was raised here, while its result was unpickled."
+        )
         return _Opened(None, error)
 
 
@@ -373,7 +377,11 @@ def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseExcepti
     if state == DEAD:
         return WorkerLost(f"task {id_} was running when its worker process ended, too often: {outcome}")
     if state == CANCELLED:
-        return QueueFull(f"task {id_}: {outcome}") if outcome == FULL else TaskCancelled(f"task {id_}: {outcome}")
+        return (
+            QueueFull(f"task {id_}: {outcome}")
+            if outcome == FULL
+            else TaskCancelled(f"task {id_}: {outcome}")
+        )
     of, of_state, of_outcome = outcome
     of_id = f"{cluster_id}-{of}"
     error = UpstreamFailed(f"task {id_} never ran: task {of_id} among its arguments ended {FACE[of_state]}")

@@ -23,7 +23,9 @@ from zmqtasks.errors import ForeignFuture, RemoteError
 ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _dumps = pickle.dumps
 loads = pickle.loads  # of what is known to be plain bytes
-_PLAIN_BYTES_MAX = 32 << 10  # beyond this even an atom goes the long way, which looks for what can travel out of band
+_PLAIN_BYTES_MAX = (
+    32 << 10
+)  # beyond this even an atom goes the long way, which looks for what can travel out of band
 
 
 class Packed(msgspec.Struct):
@@ -61,7 +63,9 @@ def out_of_band(value: Any) -> Any:
 # and its id, and the id is looked up first: they are of the very class that was sent.
 _HOME: dict[str, type] = {}  # by id: the classes that this process sent away
 _HOME_CLASSES: set[type] = set()
-_TRACKED = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS  # ids of those that came, and of those that went
+_TRACKED = (
+    cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS
+)  # ids of those that came, and of those that went
 _packed_classes: dict[type, bytes] = {}
 
 
@@ -167,7 +171,9 @@ class Pickler(_Pickler):
         if self._host is None:
             raise ForeignFuture("a future cannot travel here: its result can")
         if getattr(future, "host", None) is not self._host:
-            raise ForeignFuture(f"{future!r} among the arguments is of another client: pass its result instead")
+            raise ForeignFuture(
+                f"{future!r} among the arguments is of another client: pass its result instead"
+            )
         if future not in self._needs:
             self._needs.append(future)
         return self._needs.index(future)
@@ -233,7 +239,11 @@ def dump_error(error: BaseException, traceback: str, task: str) -> bytes:
         except BaseException:  # noqa: BLE001 - whatever its class does while it is pickled or rebuilt
             packed = None
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "__main__")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
     return pickle.dumps((task, name, _text(error), traceback, packed if type(packed) is bytes else None))
 
 

@@ -158,7 +158,19 @@ class Signal(msgspec.Struct, array_like=True, tag="signal"):
 
 
 Wire = (
-    Tasks | Outcomes | Rest | Hello | Forget | Progress | Asked | CancelAsked | CancelAnswer | Settled | Dropped | Waits | Signal
+    Tasks
+    | Outcomes
+    | Rest
+    | Hello
+    | Forget
+    | Progress
+    | Asked
+    | CancelAsked
+    | CancelAnswer
+    | Settled
+    | Dropped
+    | Waits
+    | Signal
 )
 
 CLOSE = Signal("close")
@@ -232,7 +244,9 @@ class Arrived:
 
     __slots__ = ("_blobs", "_files", "_frames", "head")
 
-    def __init__(self, head: bytes | memoryview, frames: list[Any], files: list[int], blobs: dict[bytes, Buffer]) -> None:
+    def __init__(
+        self, head: bytes | memoryview, frames: list[Any], files: list[int], blobs: dict[bytes, Buffer]
+    ) -> None:
         self.head = _decode(head)
         self._frames = iter(frames)
         self._files = iter(files)

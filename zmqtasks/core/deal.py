@@ -74,7 +74,9 @@ class Dealer:
                 ahead = (2 if cost < SHORT_S else 1) * peer.slots - peer.items
                 room = max(ahead, int((WINDOW_S * peer.slots - peer.hand_s) / cost))
             room = min(room, share, HAND_MAX - peer.items)
-            if room <= 0 or (peer.bytes + len(task.payload) > HAND_BYTES_MAX and peer.items >= 2 * peer.slots):
+            if room <= 0 or (
+                peer.bytes + len(task.payload) > HAND_BYTES_MAX and peer.items >= 2 * peer.slots
+            ):
                 break
             if task.count > 1:
                 if room < task.count:

@@ -106,12 +106,18 @@ class Dispatcher:
         self.ledger.check()
         for task in self.ledger.tasks.values():
             if task.state == LEASED:
-                assert self.peers[task.peer].hand[task.ordinal] is task, f"task {task.id} is leased and in no hand"
+                assert self.peers[task.peer].hand[task.ordinal] is task, (
+                    f"task {task.id} is leased and in no hand"
+                )
         for peer in self.peers.values():
             assert peer.items == sum(task.count for task in peer.hand.values()), f"peer {peer.id}: items"
-            assert peer.bytes == sum(len(task.payload) for task in peer.hand.values()), f"peer {peer.id}: bytes"
+            assert peer.bytes == sum(len(task.payload) for task in peer.hand.values()), (
+                f"peer {peer.id}: bytes"
+            )
             for ordinal, task in peer.hand.items():
-                assert (task.state, task.peer, task.ordinal) == (LEASED, peer.id, ordinal), f"peer {peer.id}: hand"
+                assert (task.state, task.peer, task.ordinal) == (LEASED, peer.id, ordinal), (
+                    f"peer {peer.id}: hand"
+                )
                 assert self.ledger.tasks.get(task.id) is task, f"task {task.id} is in a hand and unknown"
             answering = peer.asked or peer.due is not None or peer.ending >= 0
             assert answering or not peer.questions, f"peer {peer.id}: a question waits for nothing"
@@ -192,9 +198,13 @@ class Dispatcher:
         outcomes = [(task, payloads[index], index in failed) for task, index in zip(tasks, kept, strict=True)]
         work: list[Delivery] = []
         for state in (SUCCEEDED, FAILED):
-            chosen = [(task, payload) for task, payload, is_failure in outcomes if is_failure == (state == FAILED)]
+            chosen = [
+                (task, payload) for task, payload, is_failure in outcomes if is_failure == (state == FAILED)
+            ]
             if chosen:
-                work += self.ledger.settle(state, [task for task, _ in chosen], [payload for _, payload in chosen])
+                work += self.ledger.settle(
+                    state, [task for task, _ in chosen], [payload for _, payload in chosen]
+                )
         return work
 
     def _done_part(self, peer: Peer, part: Part) -> list[Delivery]:
@@ -223,7 +233,9 @@ class Dispatcher:
         peer.waiting = True
         peer.waits_on = message.on
         peer.due = None
-        if peer.items > peer.slots and not peer.asked:  # dealt before this was heard: it would wait with the peer
+        if (
+            peer.items > peer.slots and not peer.asked
+        ):  # dealt before this was heard: it would wait with the peer
             self._recall(peer)
 
     def _drop_unawaited(self, id_: int, now: float) -> None:
@@ -269,7 +281,9 @@ class Dispatcher:
         self.ledger.requeue(back)
         peer.asked = False
         peer.barren = not back
-        peer.overdue = peer.overdue and bool(peer.hand)  # with nothing in hand there is no progress to wait for
+        peer.overdue = peer.overdue and bool(
+            peer.hand
+        )  # with nothing in hand there is no progress to wait for
         peer.watch(now)
         self._ask_again(peer, now)
 
@@ -280,7 +294,9 @@ class Dispatcher:
         back = list(peer.hand.values())
         work: list[Delivery] = []
         task = peer.hand.get(message.ordinal)
-        if task is not None and message.item >= task.offset:  # else it was through with it, and its claim lags behind
+        if (
+            task is not None and message.item >= task.offset
+        ):  # else it was through with it, and its claim lags behind
             at = back.index(task)
             parts = []
             if 0 < message.item - task.offset < task.count:
@@ -300,7 +316,9 @@ class Dispatcher:
                 back.remove(culprit)
                 work = self.ledger.settle(state, [culprit], [reason])
             if state == CANCELLED:
-                self._sends += [Answer(asked.token, cancelled=True) for asked in peer.questions if asked.id == culprit.id]
+                self._sends += [
+                    Answer(asked.token, cancelled=True) for asked in peer.questions if asked.id == culprit.id
+                ]
                 peer.questions = [asked for asked in peer.questions if asked.id != culprit.id]
         self.ledger.requeue(back)
         self.ledger.deliver(work, now)
@@ -325,7 +343,9 @@ class Dispatcher:
 
     def _cancel_range(self, message: Cancel, now: float) -> None:
         ids = range(message.id, message.id + message.count)
-        tasks = [task for task in self.ledger.tasks.values() if task.id in ids and task.id + task.count - 1 in ids]
+        tasks = [
+            task for task in self.ledger.tasks.values() if task.id in ids and task.id + task.count - 1 in ids
+        ]
         gone = [task for task in tasks if task.state != LEASED]
         if gone:
             work = self.ledger.settle(CANCELLED, gone, ["cancelled before it started"] * len(gone))
@@ -353,7 +373,9 @@ class Dispatcher:
         elif not message.terminate:
             self._sends += [Send(peer.id, Unwanted(message.id)), Answer(message.token, cancelled=False)]
         elif peer.items > 1:
-            peer.questions.append(message)  # outcomes of what ran before are on their way: of this task, or of others
+            peer.questions.append(
+                message
+            )  # outcomes of what ran before are on their way: of this task, or of others
             peer.due = now + STEAL_S
         else:
             # It is all there is in hand, and nothing more is dealt to a peer that is ending: whatever the kill hits,
@@ -372,4 +394,3 @@ class Dispatcher:
         Lost: _lost,
         Cancel: _cancel,
     }
-

@@ -30,7 +30,6 @@ class Join:
         self.missing -= 1
         return self.missing == 0
 
-
     def fork(self, body: Task) -> Join:
         """The same for another body: the values so far, and as many empty slots."""
         join = Join(body, len(self.values))

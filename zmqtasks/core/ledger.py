@@ -210,11 +210,15 @@ class Ledger:
             assert task.count == 1 or task.span, f"task {key} has items and is no span"
             assert (task.count > 1) == (key in self.spans), f"span {key} is not where spans are"
             assert task.state < FINAL_FROM, f"task {key} is settled and still here"
-            assert task.state == LEASED or task.peer == -1, f"task {key} is in state {task.state} and has a peer"
+            assert task.state == LEASED or task.peer == -1, (
+                f"task {key} is in state {task.state} and has a peer"
+            )
             items[task.state] += task.count
         assert self.spans <= self.tasks.keys(), "a span that is no task"
         for state in range(FINAL_FROM):
-            assert self.counts[state] == items[state], f"{self.counts[state]} counted, {items[state]} in state {state}"
+            assert self.counts[state] == items[state], (
+                f"{self.counts[state]} counted, {items[state]} in state {state}"
+            )
         assert sum(self.counts) == self.submitted, "the counters do not balance"
         queued = self.ready.tasks()
         assert sum(task.count for task in queued) == self.ready.size == items[QUEUED], "the queue's size"

@@ -39,7 +39,9 @@ Item = tuple[int, int, int, Any, wire.Single | None]  # ordinal, function, id, p
 class Child:
     """This process, once it is one."""
 
-    def __init__(self, data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int]) -> None:
+    def __init__(
+        self, data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int]
+    ) -> None:
         self.data = Link(socket.socket(fileno=data))
         self.control = Link(socket.socket(fileno=control))
         self.cluster = cluster  # its id, this child's peer number, its workers
@@ -55,7 +57,10 @@ class Child:
         self._outbox = Outbox()
         self._functions: dict[int, tuple[str, bytes | None]] = {}
         self._loaded: dict[int, Callable[..., Any]] = {}
-        self._poll, self._peek = select.poll(), select.poll()  # the main thread's, and for who holds `_reading`
+        self._poll, self._peek = (
+            select.poll(),
+            select.poll(),
+        )  # the main thread's, and for who holds `_reading`
         for poll in (self._poll, self._peek):
             poll.register(self.data, select.POLLIN)
         self._reading = threading.Lock()  # of the data socket
@@ -365,7 +370,9 @@ class Child:
 RUNNING: Child | None = None  # this process, if it is a child
 
 
-def main(data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int]) -> NoReturn:
+def main(
+    data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int]
+) -> NoReturn:
     """Be a child on these sockets until the host closes or is gone."""
     global RUNNING
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,7 +18,9 @@ Heard = tuple[ChildLink, wire.Arrived]
 class Children:
     """Children by peer, with their links in a loop."""
 
-    def __init__(self, loop: Loop, functions: Functions, workers: int, cpus: int, cluster_id: str, later: str) -> None:
+    def __init__(
+        self, loop: Loop, functions: Functions, workers: int, cpus: int, cluster_id: str, later: str
+    ) -> None:
         self.by_peer: dict[int, ChildLink] = {}
         self._pool = Pool(workers)
         self._loop = loop
@@ -164,5 +166,3 @@ class Children:
         for child in self.by_peer.values():
             child.close()
         self._crew.leave()
-
-

@@ -66,7 +66,6 @@ class Crew:
         self._next_peer = 1
         self._old: list[Claims] = []  # of fork servers that are gone
         self._about = (workers, cpus, cluster_id, later)
-        _occupy_standard_descriptors()
         self.relays = relays()
         self._link, self._server, self._claims = self._launch()
 
@@ -180,10 +179,13 @@ class Crew:
                 relay.close()
 
 
-def _occupy_standard_descriptors() -> None:
-    """Where the caller has closed 0, 1 or 2, nothing of ours may take its number: children would write there."""
+def occupy_standard_descriptors() -> None:
+    """Where the caller has closed 0, 1 or 2, nothing of ours may take its number: children would write there.
+
+    Called before anything of ours is opened.
+    """
     while (file := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_MAX:
-        continue
+        os.set_inheritable(file, True)
     os.close(file)
 
 

@@ -138,7 +138,9 @@ class Server:
             if os.getppid() != server:
                 os._exit(1)
             cluster_id, workers = self._cluster
-            child.main(files[0], files[1], self._claims.of(index), self._log_level, (cluster_id, peer, workers))
+            child.main(
+                files[0], files[1], self._claims.of(index), self._log_level, (cluster_id, peer, workers)
+            )
         except BaseException:  # noqa: BLE001 - nothing may climb into the server's loop
             sys.excepthook(*sys.exc_info())
         finally:
@@ -196,5 +198,3 @@ def children_of(pid: int) -> list[int]:
         with contextlib.suppress(psutil.Error):
             return [process.pid for process in psutil.Process(pid).children()]
         return []
-
-

@@ -28,6 +28,7 @@ from zmqtasks.functions import Functions
 from zmqtasks.messages import CANCELLED, DEAD, LEASED, QUEUED, Cancel, Joined, Report, Run, Submit, Task
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.children import Children, Heard
+from zmqtasks.nodes.crew import occupy_standard_descriptors
 from zmqtasks.nodes.ids import Ids
 from zmqtasks.nodes.loop import Loop
 
@@ -53,6 +54,7 @@ class LocalCluster:
     """Dispatcher, children and I/O thread of one embedded client."""
 
     def __init__(self, workers: int, queue_max: int | None, later: str) -> None:
+        occupy_standard_descriptors()
         self.cluster_id = secrets.token_hex(4)
         self.functions = Functions()
         self.shelf = Shelf()
@@ -105,7 +107,9 @@ class LocalCluster:
     def raise_if_unusable(self) -> None:
         """Say why nothing can be submitted."""
         if self.forked:
-            raise ForkedClient("this client belongs to the process that this one was forked from: open one here")
+            raise ForkedClient(
+                "this client belongs to the process that this one was forked from: open one here"
+            )
         if self._closing:
             raise ClientClosed("cannot schedule new futures after shutdown: this client is closed")
 
@@ -159,7 +163,9 @@ class LocalCluster:
         """Run a user's callback in a thread of its own: it may block, and may wait for other futures."""
         if self._calls is None:
             self._calls = SimpleQueue()
-            threading.Thread(target=_call, args=(self._calls,), name="zmqtasks-callbacks", daemon=True).start()
+            threading.Thread(
+                target=_call, args=(self._calls,), name="zmqtasks-callbacks", daemon=True
+            ).start()
         self._calls.put(call)
 
     def close(self, *, wait: bool, cancel: bool, kill: bool = False) -> None:
@@ -296,7 +302,9 @@ class LocalCluster:
         """No child comes up: whatever is asked of this cluster fails, and says so."""
         tasks = list(self._dispatcher.ledger.tasks.values())
         for task in tasks:
-            self._settle(Settle(DEAD, [task], ["no worker process comes up: see what they wrote to standard error"]))
+            self._settle(
+                Settle(DEAD, [task], ["no worker process comes up: see what they wrote to standard error"])
+            )
         self._dispatcher = Dispatcher(slots=self.workers, queue_max=self._dispatcher.queue_max)
 
     def _end(self) -> None:

@@ -75,7 +75,9 @@ class TaskStream(io.TextIOBase):
                 return
 
 
-def redirect(name: Callable[[], str], trace: Callable[[], None], log_level: int) -> tuple[TaskStream, TaskStream]:
+def redirect(
+    name: Callable[[], str], trace: Callable[[], None], log_level: int
+) -> tuple[TaskStream, TaskStream]:
     """Put task streams in the place of this process's, and logging of `log_level` and above on standard error."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):

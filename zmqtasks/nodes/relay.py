@@ -44,7 +44,9 @@ class Relay:
 
 def relays() -> tuple[Relay | None, Relay | None]:
     """For standard output and standard error: a relay, or None where children can write to what they inherit."""
-    return tuple(None if _is_own(name, file) else Relay(name) for name, file in (("stdout", 1), ("stderr", 2)))  # type: ignore[return-value]
+    return tuple(
+        None if _is_own(name, file) else Relay(name) for name, file in (("stdout", 1), ("stderr", 2))
+    )  # type: ignore[return-value]
 
 
 def _is_own(name: str, file: int) -> bool:

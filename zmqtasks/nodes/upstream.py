@@ -73,7 +73,9 @@ class Upstream:
 
     def cancel_all(self, first: int, count: int) -> None:
         """Cancel what has not started; does not wait."""
-        self._child.send(codec.simple(wire.CancelAsked(first, terminate=False, token=None, count=max(2, count))))
+        self._child.send(
+            codec.simple(wire.CancelAsked(first, terminate=False, token=None, count=max(2, count)))
+        )
 
     def state(self, _id: int) -> tuple[int, int]:
         """What a task knows of another that is not settled: it was handed on."""
@@ -138,7 +140,9 @@ class Upstream:
     def _raise_if_refused(self) -> None:
         if self._refused and self._parked:
             self._refused = self._parked = False
-            raise TooDeep("too many tasks of this machine wait for others already (64): the recursion is too deep")
+            raise TooDeep(
+                "too many tasks of this machine wait for others already (64): the recursion is too deep"
+            )
 
     # ---- the service thread --------------------------------------------------------------------------------------
 
