@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict, deque
+from typing import Any
 
 FRAME_BYTES_MIN = 64 << 10  # a smaller buffer stays in the stream: a copy is cheaper than a frame
 BLOB_BYTES_MIN = (1 << 20) + 1
@@ -27,7 +28,7 @@ class Buffer:
 
     _open = 0
 
-    def __init__(self, nbytes: int, *, memory: object = None, file: int = -1, digest: bytes = b"") -> None:
+    def __init__(self, nbytes: int, *, memory: Any = None, file: int = -1, digest: bytes = b"") -> None:
         self.nbytes = nbytes
         self.memory = memory
         self.file = file
@@ -36,13 +37,15 @@ class Buffer:
             Buffer._open += 1
             weakref.finalize(self, _close, file).atexit = False
 
-    def map(self) -> object:
-        """Its bytes as an object with the buffer protocol, writable and this process's own."""
-        if self.file < 0:
-            return self.memory
-        return mmap.mmap(
-            self.file, self.nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
-        )
+    def view(self) -> Any:
+        """Its bytes, to be read."""
+        return self.memory if self.file < 0 else mmap.mmap(self.file, self.nbytes, prot=mmap.PROT_READ)
+
+    def map(self) -> Any:
+        """Its bytes, writable and the caller's own: a shared buffer is copied, by the page where it is written to."""
+        if self.file >= 0:
+            return mmap.mmap(self.file, self.nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        return bytearray(self.memory) if self.digest else self.memory
 
 
 def _close(file: int) -> None:

@@ -48,7 +48,7 @@ class _Opened(NamedTuple):
 
     value: Any
     error: BaseException | None
-    reason: Any = None  # what the exception was made of
+    made_of: Any = None  # the payload, or what the exception was made of
 
 
 class Host(Protocol):
@@ -292,14 +292,19 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def known(self) -> tuple[int, Any] | None:
         """The state, and the value as an input of other tasks or the reason why there is none; None if not settled."""
-        outcome = self._outcome
         if self._code < FINAL_FROM:
             return None
+        outcome = self._outcome
+        if type(outcome) is _Opened:
+            made_of = outcome.made_of
+            if self._code == SUCCEEDED and made_of is None:
+                return SUCCEEDED, Value(payloads.dump_result(outcome.value))
+            outcome = made_of
         if self._code != SUCCEEDED:
-            return self._code, outcome.reason if type(outcome) is _Opened else outcome
+            return self._code, outcome
         if isinstance(outcome, Item):
             return SUCCEEDED, Value(outcome.piece.outcome, outcome.index)
-        return SUCCEEDED, Value(payloads.dump_result(outcome.value) if type(outcome) is _Opened else outcome)
+        return SUCCEEDED, Value(outcome)
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:  # type: ignore[override]
         """Call `fn(future)` when there is an outcome, in a thread of the client's; at once if there is one."""
@@ -359,10 +364,13 @@ def _load(outcome: Any, future: Future[Any]) -> _Opened:
     """The value of a succeeded task; where it cannot be rebuilt here, the error that says so."""
     try:
         if type(outcome) is bytes:
-            return _Opened(payloads.loads(outcome), None)
-        return _Opened(outcome.open() if isinstance(outcome, Item) else payloads.load(outcome), None)
+            value = payloads.loads(outcome)
+        else:
+            value = outcome.open() if isinstance(outcome, Item) else payloads.load(outcome)
+        # The payload of what may change is kept: as an argument of a task, the future stands for what the task returned.
+        return _Opened(value, None, None if type(value) in payloads.ATOMS else outcome)
     except SystemExit as error:
-        return _Opened(None, RemoteError("SystemExit", f"raised while the result was unpickled: {error}"))
+        return _Opened(None, RemoteError("SystemExit", f"raised while the result was unpickled: {error}"), outcome)
     except Exception as error:  # noqa: BLE001 - whatever the user's classes do
         error.add_note(
             f"The task {future.id} succeeded; this was raised here, while its result was unpickled."

@@ -226,7 +226,7 @@ class Message:
         if buffer.file >= 0 and len(self.files) < FILES_MAX:
             self.files.append(buffer)
             return [_FILE, buffer.nbytes, b""]
-        self.frames.append(buffer.map())
+        self.frames.append(buffer.view())
         return [_FRAME, buffer.nbytes, b""]
 
     def parts(self) -> list[Any]:

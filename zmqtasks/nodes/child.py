@@ -153,14 +153,18 @@ class Child:
             try:
                 arguments = loads(item[3])
                 if type(arguments) is tuple and function is not None:
-                    payload = dump(function(*arguments))
+                    value = function(*arguments)
                 else:
-                    payload = self._call(fn, arguments)
+                    value = self._call(fn, arguments)
                     function = self._loaded.get(fn)
+                try:
+                    payload = dump(value)
+                except Exception as error:  # noqa: BLE001 - whatever pickling raises
+                    raise unpicklable(value, error) from None
                 outbox.append((item[0], payload, False))
             except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
                 outbox.append((item[0], self._failure(error), True))
-            arguments = payload = None
+            arguments = value = payload = None  # what is not needed is not kept until the next task
             ran += 1
             if self._traces:
                 self._wipe()
@@ -187,7 +191,11 @@ class Child:
         started = perf_counter()
         try:
             inputs = [self._input(value) for value in more.inputs] if more is not None else []
-            result = self._call(fn, payloads.load(payload, inputs))
+            value = self._call(fn, payloads.load(payload, inputs))
+            try:
+                result = payloads.dump_result(value)
+            except Exception as error:  # noqa: BLE001 - whatever pickling raises
+                raise unpicklable(value, error) from None
             self._outbox.singles.append((ordinal, result, False))
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
             self._outbox.singles.append((ordinal, self._failure(error), True))
@@ -214,9 +222,10 @@ class Child:
             star, items, *rest = payloads.load(payload)
             function = rest[0] if rest else self._function(fn)
         except BaseException as error:  # noqa: BLE001 - no item can run
+            payload = self._failure(error)
             with self._sending:
                 for at in range(first, span.limit):
-                    outbox.fail_item(at, self._failure(error))
+                    outbox.fail_item(at, payload)
                 outbox.end_span()
             return
         append = span.values.append
@@ -255,17 +264,12 @@ class Child:
             self._loaded[fn] = function
         return function
 
-    def _call(self, fn: int, arguments: Any) -> payloads.Payload:
-        """Call with what was pickled as a call, and pickle the value."""
+    def _call(self, fn: int, arguments: Any) -> Any:
+        """Call with what was pickled as a call."""
         if type(arguments) is tuple:
-            value = self._function(fn)(*arguments)
-        else:
-            args, kwargs, *rest = arguments
-            value = (rest[0] if rest else self._function(fn))(*args, **kwargs)
-        try:
-            return payloads.dump_result(value)
-        except Exception as error:  # noqa: BLE001 - whatever pickling raises
-            raise unpicklable(value, error) from None
+            return self._function(fn)(*arguments)
+        args, kwargs, *rest = arguments
+        return (rest[0] if rest else self._function(fn))(*args, **kwargs)
 
     def _input(self, value: Value) -> Any:
         found = payloads.load(value.payload)
