@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-settings.register_profile(
-    "zmqtasks", deadline=None, print_blob=True
-)  # cores are shared: a slow example is no failure
+# Cores are shared: a slow example is no failure.
+settings.register_profile("zmqtasks", deadline=None, print_blob=True)
 settings.load_profile("zmqtasks")
 
 LEFT_BEHIND_S = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 class Gate:
@@ -30,7 +30,7 @@ class Gate:
         """The marks of those that came, in their order."""
         return self.log.read_text().splitlines()
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,13 +39,12 @@ class Gate:
 
 def note(log: str | Path, mark: Any) -> None:
     """Append a line."""
-    with open(log, "a", encoding="utf-8") as file:
+    with Path(log).open("a", encoding="utf-8") as file:
         file.write(f"{mark}\n")
 
 
 def wait_at(gate: str, value: Any = None) -> Any:
     """The task: say that it came, wait for the gate, return `value`."""
     note(f"{gate}.log", value)
-    with open(gate, "rb") as file:
-        file.read()
+    Path(gate).read_bytes()
     return value

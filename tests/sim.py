@@ -556,7 +556,7 @@ class Sim:
     def note(self, text: str) -> None:
         """For the reader of a seed."""
         if self.trace:
-            print(f"{self.now * 1e3:10.3f} ms {text}")  # noqa: T201
+            print(f"{self.now * 1e3:10.3f} ms {text}")  # noqa: T201 - a program too
 
     def run(self) -> None:
         """Both phases; `Wrong` if anything is."""
@@ -899,9 +899,8 @@ class Sim:
                 if cancelled and (ended is None or ended.state != CANCELLED):
                     raise Wrong(f"task {question.id} is said to be cancelled and is not")
                 world = self.world
-                surely = not (
-                    world.overtaking or world.twice or world.subs
-                )  # a recall's answer is the recall's answer
+                # Surely: a recall's answer is the recall's answer.
+                surely = not (world.overtaking or world.twice or world.subs)
                 if (
                     surely
                     and not cancelled
@@ -1143,14 +1142,14 @@ def main() -> int:
         try:
             sim.run()
         except Wrong as error:
-            print(f"seed {seed}: {error}")  # noqa: T201
+            print(f"seed {seed}: {error}")  # noqa: T201 - a program too
             failures[str(error)[:20]] += 1
             if not arguments.all:
                 return 1
         events += sim.events
     took = time.perf_counter() - began
     failed, rate = sum(failures.values()), arguments.seeds / took
-    print(f"{arguments.seeds} seeds, {failed} failed, {events} events, {rate:.0f} seeds/s")  # noqa: T201
+    print(f"{arguments.seeds} seeds, {failed} failed, {events} events, {rate:.0f} seeds/s")  # noqa: T201 - a program too
     return 1 if failures else 0
 
 

@@ -38,6 +38,12 @@ def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
     return run
 
 
+async def turning_until(fact: Callable[[], bool]) -> None:
+    """Let the loop turn until `fact` holds."""
+    while not fact():  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0)
+
+
 def fail() -> None:
     raise LookupError("no such thing")
 
@@ -85,9 +91,8 @@ async def wrapped(client: Client, gate: str) -> str:
 async def test_an_asynchronous_with_closes_without_blocking_the_loop(gate: Gate) -> None:
     async with Client(workers=1) as client:
         future = client.submit(wait_at, gate.path, 1)
-        asyncio.get_running_loop().call_later(
-            0.1, gate.open
-        )  # the loop must turn for this while the client closes
+        # The loop must turn for this while the client closes.
+        asyncio.get_running_loop().call_later(0.1, gate.open)
     assert future.result(0) == 1
 
 
@@ -136,16 +141,14 @@ async def test_waiting_may_be_given_up(client: Client, gate: Gate) -> None:
 async def test_a_cancelled_wait_cancels_what_has_not_started(gate: Gate) -> None:
     async with Client(workers=1) as client:
         running = client.submit(wait_at, gate.path, 1)
-        while not running.running():
-            await asyncio.sleep(0)
+        await turning_until(running.running)
         queued = client.submit(abs, -1)
         waits = [asyncio.wrap_future(running), asyncio.wrap_future(queued)]
         for wait in waits:
             wait.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waits[1]
-        while not queued.cancelled():
-            await asyncio.sleep(0)
+        await turning_until(queued.cancelled)
         assert queued.state is State.CANCELLED
         assert not running.cancelled(), "what runs goes on"
         gate.open()
@@ -156,8 +159,7 @@ async def test_a_cancelled_wait_cancels_what_has_not_started(gate: Gate) -> None
 async def test_a_cancelled_task_raises_where_it_is_awaited(gate: Gate) -> None:
     async with Client(workers=1) as client:
         running = client.submit(wait_at, gate.path)
-        while not running.running():
-            await asyncio.sleep(0)
+        await turning_until(running.running)
         queued = client.submit(abs, -1)
         wait = asyncio.wrap_future(queued)
         assert queued.cancel()

@@ -1,4 +1,4 @@
-"""Children that die are replaced and only what killed them is blamed; and nothing outlives the client, however it goes."""
+"""Children that die are replaced, only what killed them is blamed, and nothing outlives the client, however it goes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import psutil
 import pytest
@@ -285,13 +284,17 @@ ENDINGS = {
 }
 
 
+def names_in(folder: str) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_whatever_a_task_started_ends_with_the_client(tmp_path: Path, ending: str) -> None:
     code, number = ENDINGS[ending]
     mark = f"{os.getpid()}-{ending}"
     script = tmp_path / "script.py"
     script.write_text(f"{SPAWNS}\nmain({str(tmp_path / 'ready')!r}, {code!r})\n")
-    shared, temporary = set(os.listdir("/dev/shm")), set(os.listdir(tempfile.gettempdir()))
+    shared, temporary = names_in("/dev/shm"), names_in(tempfile.gettempdir())
     with subprocess.Popen(
         [sys.executable, str(script)],
         env={**python_environment(), MARK: mark},
@@ -316,10 +319,8 @@ def test_whatever_a_task_started_ends_with_the_client(tmp_path: Path, ending: st
                 each.kill()
             process.kill()
     assert not left
-    assert {name for name in set(os.listdir("/dev/shm")) - shared if "zmqtasks" in name} == set()
-    assert {
-        name for name in set(os.listdir(tempfile.gettempdir())) - temporary if "zmqtasks" in name
-    } == set()
+    left_behind = (names_in("/dev/shm") - shared) | (names_in(tempfile.gettempdir()) - temporary)
+    assert {name for name in left_behind if "zmqtasks" in name} == set()
 
 
 def test_the_end_at_a_random_moment_leaves_nothing(tmp_path: Path) -> None:
@@ -350,9 +351,8 @@ with Client(workers=2) as client:
             assert process.stdout is not None
             process.stdout.readline()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(
-                    chance.random() * 0.4
-                )  # it does not end by itself: the moment is what is random here
+                # It does not end by itself: the moment is what is random here.
+                process.wait(chance.random() * 0.4)
             os.killpg(process.pid, number)
             try:
                 until(lambda mark=mark: not marked(mark), GONE_S)

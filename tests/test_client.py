@@ -48,7 +48,7 @@ def test_every_keyword_belongs_to_the_function(shared_client: Client) -> None:
 
 def test_what_is_not_callable_is_refused(shared_client: Client) -> None:
     with pytest.raises(TypeError, match=r"what to call, not 42"):
-        shared_client.submit(42)  # type: ignore[arg-type]
+        shared_client.submit(42)  # type: ignore[arg-type]  # that is the test
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_workers_run_at_the_same_time(client: Client, gate: Gate) -> None:
 
 
 def test_the_childs_world_is_the_callers(client: Client) -> None:
-    here = os.getcwd(), os.environ.get("HOME"), os.getpid()
-    folder, home, parent = client.submit(lambda: (os.getcwd(), os.environ.get("HOME"), os.getpid())).result()
+    here = Path.cwd(), os.environ.get("HOME"), os.getpid()
+    folder, home, parent = client.submit(lambda: (Path.cwd(), os.environ.get("HOME"), os.getpid())).result()
     assert (folder, home) == here[:2]
     assert parent != here[2]
 
@@ -133,7 +133,7 @@ def test_map_with_a_buffer_is_lazy(shared_client: Client) -> None:
     assert len(taken) <= 5
     assert list(itertools.islice(values, 20)) == list(range(20))
     assert len(taken) <= 26
-    values.close()  # type: ignore[attr-defined]
+    values.close()  # type: ignore[attr-defined]  # map's iterator is a generator
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,12 @@ def test_map_with_a_buffer_is_lazy(shared_client: Client) -> None:
 )
 def test_wrong_sizes_are_refused(shared_client: Client, wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        shared_client.map(abs, [1], **wrong)  # type: ignore[arg-type]
+        shared_client.map(abs, [1], **wrong)  # type: ignore[arg-type]  # that is the test
 
 
 @pytest.mark.parametrize("how", [{}, {"chunksize": 1}, {"buffersize": 3}])
 def test_map_has_a_timeout(client: Client, gate: Gate, how: dict[str, int]) -> None:
-    values = client.map(lambda index: wait_at(gate.path) if index else index, range(4), timeout=0.2, **how)  # type: ignore[arg-type]
+    values = client.map(lambda index: wait_at(gate.path) if index else index, range(4), timeout=0.2, **how)  # type: ignore[arg-type]  # of several types
     began = monotonic()
     with pytest.raises(TimeoutError):
         list(values)
@@ -161,7 +161,7 @@ def test_map_raises_at_the_first_failure(client: Client, gate: Gate, how: dict[s
             raise KeyError(index)
         return wait_at(gate.path, index) if index > 3 else index
 
-    values = client.map(some, range(400), **how)  # type: ignore[arg-type]
+    values = client.map(some, range(400), **how)  # type: ignore[arg-type]  # of several types
     if how != {"chunksize": 100}:
         assert [next(values) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(KeyError, match="3"):
@@ -175,7 +175,7 @@ def test_map_raises_at_the_first_failure(client: Client, gate: Gate, how: dict[s
 def test_a_map_that_is_left_cancels_the_rest(client: Client, gate: Gate) -> None:
     values = client.map(lambda index: wait_at(gate.path, index) if index else index, range(400), chunksize=1)
     assert next(values) == 0
-    values.close()  # type: ignore[attr-defined]
+    values.close()  # type: ignore[attr-defined]  # map's iterator is a generator
     client.flush()
     gate.open()
     client.close()

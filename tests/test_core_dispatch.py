@@ -495,9 +495,8 @@ def test_a_range_is_cancelled_as_far_as_it_has_not_started() -> None:
     asked = [peer.questions for peer in rig.machine.peers.values()]
     assert [len(questions) for questions in asked] == [1, 1]
     rig.say(1, Returned([(0, 1)]))
-    assert (
-        max(len(peer.questions) for peer in rig.machine.peers.values()) == 1
-    )  # however often it is looked at
+    # However often it is looked at.
+    assert max(len(peer.questions) for peer in rig.machine.peers.values()) == 1
 
 
 # ---- the contract ---------------------------------------------------------------------------------------------------

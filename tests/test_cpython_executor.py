@@ -82,7 +82,7 @@ class PoolNamed(zmqtasks.Client):
 PoolNamed.__name__ = "Client"  # what the scripts of the tests import
 
 
-class ClientMixin(CPYTHON["ExecutorMixin"].ExecutorMixin):  # type: ignore[misc, name-defined]
+class ClientMixin(CPYTHON["ExecutorMixin"].ExecutorMixin):  # type: ignore[misc, name-defined]  # CPython's tests have no types
     """Makes `self.executor`."""
 
     executor_type = PoolNamed
@@ -144,7 +144,7 @@ class WritesAtItsEnd:
             self.path.touch()
 
 
-class ClientAsProcessPoolTest(ProcessPoolBase):  # type: ignore[misc, valid-type]
+class ClientAsProcessPoolTest(ProcessPoolBase):  # type: ignore[misc, valid-type]  # likewise
     def test_workers_below_one(self) -> None:
         for number in (0, -1):
             with self.assertRaisesRegex(ValueError, "workers"):
@@ -225,7 +225,7 @@ def over_client(assert_python_ok: Any) -> Any:
     return run
 
 
-class ClientShutdownTest(ShutdownBase):  # type: ignore[misc, valid-type]
+class ClientShutdownTest(ShutdownBase):  # type: ignore[misc, valid-type]  # likewise
     def setUp(self) -> None:
         room = CPYTHON["ExecutorShutdownTest"]
         self.enterContext(mock.patch.object(room, "assert_python_ok", over_client(room.assert_python_ok)))
@@ -307,16 +307,15 @@ CRASHES: dict[str, Any] = {  # there, most of these break the pool; here each fa
 }
 
 
-class ClientDeadlockTest(DeadlockBase):  # type: ignore[misc, valid-type]
+class ClientDeadlockTest(DeadlockBase):  # type: ignore[misc, valid-type]  # likewise
     """Children that crash, exit or raise at each moment of a task: an error, never a hang, and the pool goes on."""
 
     def setUp(self) -> None:
         self.enterContext(
             mock.patch.object(CPYTHON["ExecutorDeadlockTest"], "BrokenProcessPool", zmqtasks.WorkerLost)
         )
-        self.addCleanup(
-            setattr, sys, "stderr", sys.stderr
-        )  # one of the objects replaces it where it is unpickled
+        # One of the objects replaces it where it is unpickled.
+        self.addCleanup(setattr, sys, "stderr", sys.stderr)
         super().setUp()
 
     def _check_crash(self, error: object, func: Any, *args: Any, ignore_stderr: bool = False) -> None:
@@ -370,7 +369,7 @@ class Desk:
 TASK = mock.Mock(attempt=1)
 
 
-class SettableFuture(zmqtasks.Future):  # type: ignore[type-arg]
+class SettableFuture(zmqtasks.Future):  # type: ignore[type-arg]  # of anything
     """Our future, which the test settles in the task's place."""
 
     def __init__(self, *, runs: bool = False) -> None:
@@ -378,10 +377,10 @@ class SettableFuture(zmqtasks.Future):  # type: ignore[type-arg]
         super().__init__(desk, 1)
         desk.future = self
 
-    def set_result(self, value: object) -> None:  # type: ignore[override]
+    def set_result(self, value: object) -> None:  # type: ignore[override]  # settable again
         self.settle(TASK, messages.SUCCEEDED, payload.dump_result(value))
 
-    def set_exception(self, error: BaseException) -> None:  # type: ignore[override]
+    def set_exception(self, error: BaseException) -> None:  # type: ignore[override]  # settable again
         self.settle(TASK, messages.FAILED, payload.dump_error(error, "", "task"))
 
 
@@ -399,7 +398,7 @@ def future_in(
     return future
 
 
-class ClientFutureTest(FutureBase):  # type: ignore[misc, valid-type]
+class ClientFutureTest(FutureBase):  # type: ignore[misc, valid-type]  # likewise
     """Their tests of a Future, with ours in its place."""
 
     def setUp(self) -> None:
@@ -414,9 +413,8 @@ class ClientFutureTest(FutureBase):  # type: ignore[misc, valid-type]
         room = CPYTHON["FutureTests"]
         for name, value in {**made, "Future": SettableFuture, "create_future": future_in}.items():
             self.enterContext(mock.patch.object(room, name, value))
-        log = logging.getLogger(
-            "concurrent.futures"
-        )  # they look for it on standard error, pytest takes it away
+        # They look for it on standard error, pytest takes it away.
+        log = logging.getLogger("concurrent.futures")
         assert logging.lastResort is not None
         log.addHandler(logging.lastResort)
         self.addCleanup(log.removeHandler, logging.lastResort)

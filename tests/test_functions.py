@@ -1,4 +1,4 @@
-"""What travels: functions and classes of any kind, what they captured when they were submitted, and how they come home."""
+"""What travels: functions and classes of any kind, what they captured when they were submitted, and their way home."""
 
 from __future__ import annotations
 
@@ -139,8 +139,8 @@ def test_a_cell_is_what_it_was_at_submit(shared_client: Client) -> None:
         return count
 
     futures = []
-    for count in range(50):  # noqa: B007
-        futures.append(shared_client.submit(read))
+    for count in range(50):  # noqa: B007 - `read` uses it
+        futures.append(shared_client.submit(read))  # noqa: PERF401 - a comprehension's would be another
     assert shared_client.gather(futures) == list(range(50))
 
 
@@ -161,12 +161,14 @@ def test_a_mutated_list_is_what_it_was_at_submit(shared_client: Client) -> None:
             shared_client.submit_many(lambda _: words, [1])[0],
         ]
     for number in range(20):
-        assert [future.result() for future in futures[4 * number : 4 * number + 4]] == [list(range(number + 1))] * 4
+        assert [future.result() for future in futures[4 * number : 4 * number + 4]] == [
+            list(range(number + 1))
+        ] * 4
 
 
 def test_a_global_is_what_it_was_at_submit(shared_client: Client) -> None:
     module = types.ModuleType("made_up_here")
-    exec("a = 1\nb = [1]\ndef inner(): return a\ndef f(): return inner(), b", module.__dict__)  # noqa: S102
+    exec("a = 1\nb = [1]\ndef inner(): return a\ndef f(): return inner(), b", module.__dict__)
     scope = module.__dict__
     scope["__name__"] = "__main__"
     first = shared_client.submit(scope["f"])
@@ -174,9 +176,9 @@ def test_a_global_is_what_it_was_at_submit(shared_client: Client) -> None:
     second = shared_client.submit(scope["f"])
     scope["b"].append(2)
     third = shared_client.submit(scope["f"])
-    exec("def inner(): return 'new'", scope)  # noqa: S102
+    exec("def inner(): return 'new'", scope)
     fourth = shared_client.submit(scope["f"])
-    exec("def f(): return 'quite new'", scope)  # noqa: S102
+    exec("def f(): return 'quite new'", scope)
     fifth = shared_client.submit(scope["f"])
     values = shared_client.gather([first, second, third, fourth, fifth])
     assert values == [(1, [1]), (2, [1]), (2, [1, 2]), ("new", [1, 2]), "quite new"]
@@ -184,7 +186,7 @@ def test_a_global_is_what_it_was_at_submit(shared_client: Client) -> None:
 
 def test_a_global_that_comes_later_is_seen(shared_client: Client) -> None:
     scope: dict[str, Any] = {"__name__": "__main__"}
-    exec("def f(): return later", scope)  # noqa: S102
+    exec("def f(): return later", scope)
     with pytest.raises(NameError, match="later"):
         shared_client.submit(scope["f"]).result()
     scope["later"] = 5
@@ -207,7 +209,7 @@ def test_a_helper_in_a_cell_may_change(shared_client: Client) -> None:
     factor = 3
     second = shared_client.submit(outer, 1)
 
-    def helper(x: int) -> int:  # type: ignore[no-redef]
+    def helper(x: int) -> int:  # type: ignore[no-redef]  # noqa: F811 - the cell has another now
         return -x
 
     third = shared_client.submit(outer, 1)
@@ -232,11 +234,11 @@ def test_lambdas_of_one_line_do_not_take_each_others_place(shared_client: Client
     fns = [lambda x, n=n: x * n for n in range(40)]
     assert [shared_client.submit(fn, 2) for fn in fns][39].result() == 78
     assert shared_client.gather([shared_client.submit(fn, 2) for fn in fns]) == [2 * n for n in range(40)]
-    made = [eval(f"lambda x: x + {n}") for n in range(200)]  # noqa: S307 - each dies, and its id may come again
+    made = [eval(f"lambda x: x + {n}") for n in range(200)]  # each dies, and its id may come again
     assert shared_client.gather([shared_client.submit(fn, 1) for fn in made]) == list(range(1, 201))
     del made
     for n in range(200):
-        assert shared_client.submit(eval(f"lambda x: x - {n}"), 1).result() == 1 - n  # noqa: S307
+        assert shared_client.submit(eval(f"lambda x: x - {n}"), 1).result() == 1 - n
 
 
 def test_an_object_is_what_it_was_at_submit(shared_client: Client) -> None:
@@ -275,7 +277,7 @@ def own_classes() -> dict[str, Any]:
             self.x = x
 
         def __eq__(self, other: object) -> bool:
-            return type(other) is type(self) and self.x == other.x  # type: ignore[attr-defined]
+            return type(other) is type(self) and self.x == other.x  # type: ignore[attr-defined]  # it has
 
         def __hash__(self) -> int:
             return hash(self.x)
@@ -306,11 +308,11 @@ def own_classes() -> dict[str, Any]:
             self.a = a
 
         def __eq__(self, other: object) -> bool:
-            return type(other) is type(self) and self.a == other.a  # type: ignore[attr-defined]
+            return type(other) is type(self) and self.a == other.a  # type: ignore[attr-defined]  # it has
 
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = None  # type: ignore[assignment]  # how Python says it
 
-    Pair = collections.namedtuple("Pair", "a b")  # noqa: PYI024
+    Pair = collections.namedtuple("Pair", "a b")  # noqa: PYI024 - the old kind travels too
     return {
         "plain": Plain(1),
         "enum": Colour.BLUE,
@@ -354,7 +356,7 @@ def test_a_class_that_a_task_made_is_one_class_here(shared_client: Client) -> No
             def __init__(self, x: int) -> None:
                 self.x = x
 
-        current().client  # noqa: B018
+        current().client  # noqa: B018 - made when it is looked at
         return Made(x)
 
     made = shared_client.submit(make, 3)

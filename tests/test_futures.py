@@ -392,7 +392,7 @@ def test_a_loop_that_ignores_everything_is_terminated(lone: Client, gate: Gate) 
             try:
                 while True:
                     pass
-            except BaseException:  # noqa: BLE001
+            except BaseException:  # noqa: BLE001 - whatever would end it
                 continue
 
     future = lone.submit(stubborn, gate.path)

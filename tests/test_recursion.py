@@ -208,9 +208,8 @@ def test_threads_of_a_task_use_its_current(lone: Client) -> None:
             [each.join(20) for each in threads] and [each.is_alive() for each in threads],
         )
 
-    with Client(
-        workers=2
-    ) as client:  # a thread's waiting does not free the slot: the main thread might be at work
+    # A thread's waiting does not free the slot: the main thread might be at work.
+    with Client(workers=2) as client:
         mine, seen, waited, alive = client.submit(work).result()
     assert seen == [mine] * 4
     assert waited == [7] * 4
@@ -222,8 +221,7 @@ def test_a_thread_that_outlives_its_task_has_no_current(lone: Client, gate: Gate
         context = current()
 
         def thread() -> None:
-            with open(path) as file:
-                file.read()
+            Path(path).read_bytes()
             context.progress(1)  # unheard, no harm
             try:
                 current()

@@ -1,4 +1,4 @@
-"""Values of every size: equal on the other side, travelling once, nobody's but the task's own, and bounded in memory."""
+"""Values of every size: equal on the other side, travelling once, the task's own, and bounded in memory."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ SIZES = sorted({0, 1, *(border + more for border in BORDERS for more in (-64, -1
 @pytest.fixture(scope="module")
 def values_client(_module_leaves_nothing: None) -> Iterator[Client]:
     """Yield one client for many tests."""
-    with Client(workers=2) as client:
-        client.submit(int).result()
-        yield client
+    client = Client(workers=2)
+    client.submit(int).result()
+    yield client
+    client._host.close(wait=True, cancel=True, kill=True)
 
 
 @pytest.fixture
@@ -84,8 +85,11 @@ def test_bytes_around_each_border(shared_client: Client, size: int) -> None:
         echoed = shared_client.submit(lambda x: x, given)
         assert type(echoed.result()) is kind
         assert echoed.result() == given
-        assert shared_client.submit(lambda a, word: (len(a), word == a), echoed, word=given).result() == (size, True)
-        assert shared_client.submit(lambda: given).result() == given, "captured"
+        assert shared_client.submit(lambda a, word: (len(a), word == a), echoed, word=given).result() == (
+            size,
+            True,
+        )
+        assert shared_client.submit(lambda: given).result() == given  # noqa: B023 - captured at the submit
     text = "é" * (size // 2)
     assert shared_client.submit(lambda x: x, text).result() == text
     assert list(shared_client.map(lambda x: (x, x), [value, b""])) == [(value, value), (b"", b"")]
@@ -95,7 +99,10 @@ def test_bytes_around_each_border(shared_client: Client, size: int) -> None:
 def test_megabytes(shared_client: Client, size: int) -> None:
     value = os.urandom(size)
     assert shared_client.submit(lambda x: x[::-1], value).result() == value[::-1]
-    assert shared_client.submit(lambda x: [x, {"again": x}], bytearray(value)).result() == [value, {"again": value}]
+    assert shared_client.submit(lambda x: [x, {"again": x}], bytearray(value)).result() == [
+        value,
+        {"again": value},
+    ]
     assert shared_client.gather(shared_client.submit_many(len, [value] * 5)) == [size] * 5
 
 
@@ -171,7 +178,10 @@ def test_what_is_changed_after_submit_is_not_seen(lone: Client, gate: Gate, size
     numbers, words = np.ones(size), bytearray(size)
     first = lone.submit(wait_at, gate.path)
     until(first.running)
-    futures = [lone.submit(lambda x, y: (float(x.sum()), sum(y[:10])), numbers, words), lone.submit(lambda: float(numbers.sum()))]
+    futures = [
+        lone.submit(lambda x, y: (float(x.sum()), sum(y[:10])), numbers, words),
+        lone.submit(lambda: float(numbers.sum())),
+    ]
     scattered = lone.submit(lambda x: float(x.sum()), lone.scatter(numbers))
     numbers[:] = 2
     words[:] = b"\1" * size
@@ -232,7 +242,9 @@ def test_a_scattered_value_travels_once(lone: Client) -> None:
     lone.submit(len, table).result()
     counter = psutil.Process(lone.submit(os.getpid).result())
     open_before = len(memory_files(counter.pid))
-    futures = [lone.submit(lambda table, key: len(table[key]), table, key) for key in ["numbers", "words"] * 10]
+    futures = [
+        lone.submit(lambda table, key: len(table[key]), table, key) for key in ["numbers", "words"] * 10
+    ]
     assert lone.gather(futures) == [MB, 3 * MB] * 10
     assert len(memory_files(counter.pid)) == open_before
 

@@ -26,9 +26,8 @@ class Array(Sequence[Future[T]], Generic[T]):
         self._firsts: list[int] = []  # of the pieces, in order
         self._pieces: list[Piece] = []
         self._seen: dict[int, Future[T]] = {}  # futures that were looked at before they were settled
-        self._kept: weakref.WeakValueDictionary[int, Future[T]] = (
-            weakref.WeakValueDictionary()
-        )  # all that are about
+        # All that are about.
+        self._kept: weakref.WeakValueDictionary[int, Future[T]] = weakref.WeakValueDictionary()
         self._awaited = -1
         self._latch: Any = None
 

@@ -26,7 +26,7 @@ class Buffer:
 
     __slots__ = ("__weakref__", "digest", "file", "memory", "nbytes")
 
-    _open = 0
+    files_open = 0  # of this process
 
     def __init__(self, nbytes: int, *, memory: Any = None, file: int = -1, digest: bytes = b"") -> None:
         self.nbytes = nbytes
@@ -34,7 +34,7 @@ class Buffer:
         self.file = file
         self.digest = digest
         if file >= 0:
-            Buffer._open += 1
+            Buffer.files_open += 1
             weakref.finalize(self, _close, file).atexit = False
 
     def view(self) -> Any:
@@ -44,18 +44,20 @@ class Buffer:
     def map(self) -> Any:
         """Its bytes, writable and the caller's own: a shared buffer is copied, by the page where it is written to."""
         if self.file >= 0:
-            return mmap.mmap(self.file, self.nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            return mmap.mmap(
+                self.file, self.nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+            )
         return bytearray(self.memory) if self.digest else self.memory
 
 
 def _close(file: int) -> None:
-    Buffer._open -= 1
+    Buffer.files_open -= 1
     os.close(file)
 
 
 def received(file: int, nbytes: int, digest: bytes = b"") -> Buffer:
     """A buffer that another process sent as a memory file; copied into memory where too many are open already."""
-    if Buffer._open < FILES_MAX:
+    if Buffer.files_open < FILES_MAX:
         return Buffer(nbytes, file=file, digest=digest)
     memory = bytearray(nbytes)
     view, done = memoryview(memory), 0
@@ -72,7 +74,7 @@ def received(file: int, nbytes: int, digest: bytes = b"") -> Buffer:
 
 def hold(view: memoryview) -> Buffer:
     """Keep the bytes of `view` as they are now: those of a `bytes` by reference, others copied."""
-    if view.nbytes < BLOB_BYTES_MIN or Buffer._open >= FILES_MAX or not hasattr(os, "memfd_create"):
+    if view.nbytes < BLOB_BYTES_MIN or Buffer.files_open >= FILES_MAX or not hasattr(os, "memfd_create"):
         return Buffer(view.nbytes, memory=view if isinstance(view.obj, bytes) else bytearray(view))
     try:
         file = os.memfd_create("zmqtasks", os.MFD_CLOEXEC)

@@ -33,6 +33,7 @@ class Calls:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
     ) -> Task:
         """One call; futures among its arguments are its needs."""
+        payload: payloads.Payload | None
         number, _, data = self._functions.find(fn)
         if data is not None and not kwargs:
             atoms = payloads.ATOMS
@@ -44,13 +45,11 @@ class Calls:
                 if payload is not None:
                     return Task(self._host.ids.next(), number, payload, options)
         args = tuple([payloads.out_of_band(arg) for arg in args])
-        call: Any = (
-            args
-            if data is not None and not kwargs
-            else [args, kwargs]
-            if data is not None
-            else [args, kwargs, fn]
-        )
+        call: Any = args
+        if data is None:
+            call = [args, kwargs, fn]
+        elif kwargs:
+            call = [args, kwargs]
         payload, needs = self._pack(call, fn)
         task = Task(self._host.ids.next(), number, payload, options)
         if needs:
@@ -84,7 +83,8 @@ class Calls:
 
     def span_size(self, items: int) -> int:
         """How many of `items` go into a span, where the user does not say."""
-        return max(1, min(_SPAN_ITEMS_MAX, -(-items // (self._host.workers * _SPANS_A_WORKER))))
+        workers: int = self._host.workers
+        return max(1, min(_SPAN_ITEMS_MAX, -(-items // (workers * _SPANS_A_WORKER))))
 
     def value(self, value: Any) -> payloads.Packed:
         """A value that many tasks will take: named by its hash, so that it travels once."""
@@ -92,7 +92,7 @@ class Calls:
         if needs:
             raise ForeignFuture("a future cannot be scattered: pass it to the tasks as it is")
         data, buffers = (payload, []) if isinstance(payload, bytes) else (payload.data, payload.buffers)
-        return payloads.Packed(self._shelf.hold_always(data), buffers)
+        return payloads.Packed(self._shelf.hold_always(data), buffers)  # type: ignore[arg-type]  # only what arrived has a Buffer
 
     def _pack(self, value: Any, fn: Callable[..., Any] | None) -> tuple[payloads.Payload, list[Future[Any]]]:
         pickler = getattr(self._local, "pickler", None)

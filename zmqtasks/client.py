@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from types import TracebackType
+from typing import Self
 
 from zmqtasks.calls import Calls
 from zmqtasks.nodes import child
@@ -56,7 +57,7 @@ class Client(Submitter):
             self._host.close(wait=True, cancel=True, kill=True)
             raise
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

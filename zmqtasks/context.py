@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 from zmqtasks import wire
@@ -67,7 +67,7 @@ class Context:
     def track(self, iterable: Iterable[T], total: float | None = None) -> Iterator[T]:
         """Go through `iterable`, saying how far it is; `total` is its length where it has one."""
         if total is None:
-            total = len(iterable) if hasattr(iterable, "__len__") else None
+            total = len(iterable) if isinstance(iterable, Sized) else None
         done = 0
         for done, item in enumerate(iterable):
             self.progress(done, total)
@@ -86,6 +86,6 @@ def current() -> Context:
     item = process.item if process is not None else None
     if process is None or item is None:
         raise NotInTask("current() is for the inside of a task: no task is running here")
-    if _context is None or _context._item is not item:  # noqa: SLF001
+    if _context is None or _context._item is not item:  # noqa: SLF001 - of this module's own class
         _context = Context(process, item)
     return _context

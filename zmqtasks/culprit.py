@@ -47,7 +47,7 @@ def _can(value: Any) -> bool:
 class _Lenient(Pickler):
     """Takes any future: what is wrong with those is said elsewhere."""
 
-    def _need(self, future: Any) -> int:  # noqa: ARG002
+    def _need(self, future: Any) -> int:  # noqa: ARG002 - every future is taken: what is looked for is another thing
         return 0
 
 

@@ -23,9 +23,7 @@ from zmqtasks.blobs import hold
 from zmqtasks.culprit import names
 from zmqtasks.payload import ATOMS, Pickler
 
-_VARIANTS_MAX = (
-    16  # a lambda with this many different captures is data rather than a function: it travels inline
-)
+_VARIANTS_MAX = 16  # a lambda of more different captures is data rather than a function: it travels inline
 _KEPT_MAX = 4096
 _MISSING = object()
 
@@ -105,9 +103,8 @@ class Functions:
 
     def _by_digest(self, fn: Callable[..., Any], name: str) -> Function:
         packed, _ = Pickler(None, hold).pack(fn)
-        return self.adopt(
-            name, packed if type(packed) is bytes else None
-        )  # large captures travel with the call
+        # Large captures travel with the call.
+        return self.adopt(name, packed if type(packed) is bytes else None)
 
     def adopt(self, name: str, packed: bytes | None) -> Function:
         """The function of these bytes; without any, the one of that name whose bytes come with each call."""

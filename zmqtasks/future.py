@@ -40,7 +40,7 @@ from zmqtasks.messages import (
 T = TypeVar("T")
 
 _making = threading.Lock()  # of conditions: rare
-os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001 - as concurrent.futures does
 
 
 class _Opened(NamedTuple):
@@ -72,7 +72,7 @@ class Host(Protocol):
     def watch(self, future: Future[Any]) -> list[Any]:
         """A list for the waiters of `future`."""
 
-    def call_back(self, call: Callable[[], None]) -> None:
+    def call_back(self, call: Callable[[], object]) -> None:
         """Run a user's callback off the I/O thread."""
 
     @property
@@ -108,6 +108,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     # ---- what concurrent.futures looks at --------------------------------------------------------------------------
 
+    # There these are attributes, assigned in __init__; here they are made when somebody looks.
+
     def _extend(self) -> _More:
         if self._more is None:
             with _making:
@@ -116,32 +118,32 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         return self._more
 
     @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
+    def _condition(self) -> threading.Condition:  # type: ignore[override]  # see above
         return self._extend().condition
 
     @property
-    def _state(self) -> str:  # type: ignore[override]
+    def _state(self) -> str:  # type: ignore[override]  # see above
         if self._code < FINAL_FROM:
             return "PENDING"
         return "CANCELLED_AND_NOTIFIED" if self._code == CANCELLED else "FINISHED"
 
     @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
+    def _waiters(self) -> list[Any]:  # type: ignore[override]  # see above
         more = self._extend()
         if more.waiters is None:  # the caller holds the condition
             more.waiters = self._host.watch(self)
         return more.waiters
 
     @property
-    def _done_callbacks(self) -> list[Callable[[Any], object]]:  # type: ignore[override]
+    def _done_callbacks(self) -> list[Callable[[Any], object]]:
         return self._extend().callbacks
 
     @property
-    def _result(self) -> Any:  # type: ignore[override]
+    def _result(self) -> Any:  # type: ignore[override]  # see above
         return self._open().value if self._code >= FINAL_FROM else None
 
     @property
-    def _exception(self) -> BaseException | None:  # type: ignore[override]
+    def _exception(self) -> BaseException | None:  # type: ignore[override]  # see above
         return self._open().error if self._code >= FINAL_FROM else None
 
     # ---- settling --------------------------------------------------------------------------------------------------
@@ -306,9 +308,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             return SUCCEEDED, Value(outcome.piece.outcome, outcome.index)
         return SUCCEEDED, Value(outcome)
 
-    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:  # type: ignore[override]
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(future)` when there is an outcome, in a thread of the client's; at once if there is one."""
-        super().add_done_callback(fn)  # type: ignore[arg-type]
+        super().add_done_callback(fn)  # type: ignore[arg-type]  # there it takes any future
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio
@@ -326,7 +328,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def _no_setting(self, *_: object) -> None:
         raise concurrent.futures.InvalidStateError("only the task's outcome settles this future")
 
-    set_result = set_exception = set_running_or_notify_cancel = _no_setting  # type: ignore[assignment]
+    set_result = set_exception = set_running_or_notify_cancel = _no_setting  # type: ignore[assignment]  # whatever they take
 
 
 class Piece:
@@ -353,7 +355,7 @@ class Item(NamedTuple):
     """The outcome of one of them."""
 
     piece: Piece
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
 
     def open(self) -> Any:
         """Its value."""
@@ -367,10 +369,12 @@ def _load(outcome: Any, future: Future[Any]) -> _Opened:
             value = payloads.loads(outcome)
         else:
             value = outcome.open() if isinstance(outcome, Item) else payloads.load(outcome)
-        # The payload of what may change is kept: as an argument of a task, the future stands for what the task returned.
+        # The payload of what may change is kept: as an argument, the future stands for what the task returned.
         return _Opened(value, None, None if type(value) in payloads.ATOMS else outcome)
     except SystemExit as error:
-        return _Opened(None, RemoteError("SystemExit", f"raised while the result was unpickled: {error}"), outcome)
+        return _Opened(
+            None, RemoteError("SystemExit", f"raised while the result was unpickled: {error}"), outcome
+        )
     except Exception as error:  # noqa: BLE001 - whatever the user's classes do
         error.add_note(
             f"The task {future.id} succeeded; this was raised here, while its result was unpickled."
@@ -385,11 +389,8 @@ def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseExcepti
     if state == DEAD:
         return WorkerLost(f"task {id_} was running when its worker process ended, too often: {outcome}")
     if state == CANCELLED:
-        return (
-            QueueFull(f"task {id_}: {outcome}")
-            if outcome == FULL
-            else TaskCancelled(f"task {id_}: {outcome}")
-        )
+        kind = QueueFull if outcome == FULL else TaskCancelled
+        return kind(f"task {id_}: {outcome}")
     of, of_state, of_outcome = outcome
     of_id = f"{cluster_id}-{of}"
     error = UpstreamFailed(f"task {id_} never ran: task {of_id} among its arguments ended {FACE[of_state]}")

@@ -39,11 +39,12 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     def _validate(self) -> None:
         if type(self.priority) is not int or not 0 <= self.priority <= PRIORITY_MAX:
             raise ValueError(f"priority is an int from 0 to {PRIORITY_MAX}, not {self.priority!r}")
-        if not isinstance(self.countdown, (int, float)) or not 0 <= self.countdown < float("inf"):
+        # What was passed is of any type: the annotations promise what holds once this has returned.
+        if not isinstance(self.countdown, (int, float)) or not 0 <= self.countdown < float("inf"):  # type: ignore[redundant-expr]  # see above
             raise ValueError(f"countdown is seconds from now, 0 or more, not {self.countdown!r}")
         if self.name is not None and not isinstance(self.name, str):
             raise ValueError(f"name is text, not {self.name!r}")
-        if not isinstance(self.tags, dict) or not all(
+        if not isinstance(self.tags, dict) or not all(  # type: ignore[redundant-expr]  # see above
             isinstance(part, str) for pair in self.tags.items() for part in pair
         ):
             raise ValueError(f"tags are a dict of text by text, not {self.tags!r}")

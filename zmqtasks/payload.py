@@ -12,7 +12,7 @@ import io
 import pickle
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsIndex
 
 import cloudpickle
 import msgspec
@@ -23,9 +23,8 @@ from zmqtasks.errors import ForeignFuture, RemoteError
 ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _dumps = pickle.dumps
 loads = pickle.loads  # of what is known to be plain bytes
-_PLAIN_BYTES_MAX = (
-    32 << 10
-)  # beyond this even an atom goes the long way, which looks for what can travel out of band
+# Beyond this even an atom goes the long way, which looks for what can travel out of band.
+_PLAIN_BYTES_MAX = 32 << 10
 
 
 class Packed(msgspec.Struct):
@@ -50,7 +49,7 @@ class _Bytes:
     def __init__(self, value: bytes | bytearray) -> None:
         self.value = value
 
-    def __reduce_ex__(self, _protocol: int) -> tuple[Any, ...]:
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> tuple[Any, ...]:
         return type(self.value), (pickle.PickleBuffer(self.value),)
 
 
@@ -63,9 +62,8 @@ def out_of_band(value: Any) -> Any:
 # and its id, and the id is looked up first: they are of the very class that was sent.
 _HOME: dict[str, type] = {}  # by id: the classes that this process sent away
 _HOME_CLASSES: set[type] = set()
-_TRACKED = (
-    cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS
-)  # ids of those that came, and of those that went
+# By class: the ids of those that came, and of those that went.
+_TRACKED = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS
 _packed_classes: dict[type, bytes] = {}
 
 
@@ -91,7 +89,7 @@ def _cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(fn)
 
 
-class _Pickler(cloudpickle.Pickler):
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle ships no types
     """cloudpickle's, with what it leaves out: the slots of a class, and `functools.cache` around what goes by value."""
 
     def reducer_override(self, obj: Any) -> Any:
@@ -150,7 +148,7 @@ class Pickler(_Pickler):
         finally:
             # Nothing of what was pickled is kept until the next call.
             self.clear_memo()
-            self.globals_ref = {}
+            self.globals_ref: dict[Any, Any] = {}
             out.chunks, out.buffers, self._needs = [], [], []
 
     def reducer_override(self, obj: Any) -> Any:
@@ -228,7 +226,7 @@ _NOTE = "In the worker, task"
 
 def dump_error(error: BaseException, traceback: str, task: str) -> bytes:
     """An exception as the payload of a failed task: itself if it can be rebuilt, and its type and text in any case."""
-    packed = None
+    packed: Payload | None = None
     if isinstance(error, Exception):  # SystemExit and its like must not be raised elsewhere
         try:
             packed = bytes(cloudpickle.dumps(error))

@@ -32,7 +32,7 @@ class Submitter(concurrent.futures.Executor):
         """The same client with options: `priority`, `countdown`, `name`, `tags`, `max_deliveries`."""
         return Submitter(self._host, self._calls, self._options.replace(**options))
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:  # type: ignore[override]
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run `fn(*args, **kwargs)` in a worker; every keyword is the function's.
 
         Futures of this client among the arguments, at any depth, are waited for, and their values stand in their place.
@@ -47,7 +47,7 @@ class Submitter(concurrent.futures.Executor):
         host.submit(task)
         return future
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],

@@ -22,7 +22,7 @@ class as_completed(Generic[T]):  # noqa: N801 - used as the function of that nam
         self._timeout = timeout
 
     def __iter__(self) -> Iterator[Future[T]]:
-        return concurrent.futures.as_completed(self._futures, self._timeout)  # type: ignore[return-value]
+        return concurrent.futures.as_completed(self._futures, self._timeout)  # type: ignore[arg-type, return-value]  # it wants attributes where ours are properties
 
     async def __aiter__(self) -> AsyncIterator[Future[T]]:
         import asyncio

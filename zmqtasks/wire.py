@@ -59,7 +59,7 @@ class Blob(msgspec.Struct, array_like=True):
 
 
 class Tasks(msgspec.Struct, array_like=True, tag="run"):
-    """`Run` on the wire, numbered from `first` on; `functions` (number, name, bytes) and `blobs` are new to the peer."""
+    """`Run` on the wire, numbered from `first` on; `functions` and `blobs` are new to the peer."""
 
     first: int
     entries: list[Group | Single]
@@ -256,7 +256,7 @@ class Arrived:
         """The payload that `value` in the head stands for."""
         if type(value) is list:
             stream, buffers = value
-            data = stream if type(stream) is bytes else self.buffer(stream)
+            data: Any = stream if type(stream) is bytes else self.buffer(stream)
             if isinstance(data, Buffer) and data.file < 0 and not data.digest:
                 data = data.memory
             return Packed(data, [self.buffer(buffer) for buffer in buffers])

@@ -16,8 +16,9 @@ as much a task as a turn for all that has come.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
-from typing import Any
+from typing import Any, ClassVar
 
 from zmqtasks.core.deal import Dealer
 from zmqtasks.core.effects import ACCEPTED, DELIVERED, Answer, Effect, End, Record, Send
@@ -233,10 +234,8 @@ class Dispatcher:
         peer.waiting = True
         peer.waits_on = message.on
         peer.due = None
-        if (
-            peer.items > peer.slots and not peer.asked
-        ):  # dealt before this was heard: it would wait with the peer
-            self._recall(peer)
+        if peer.items > peer.slots and not peer.asked:
+            self._recall(peer)  # dealt before this was heard: it would wait with the peer
 
     def _drop_unawaited(self, id_: int, now: float) -> None:
         """A recursion that is refused ends here: what nobody may wait for would only carry it on."""
@@ -281,9 +280,7 @@ class Dispatcher:
         self.ledger.requeue(back)
         peer.asked = False
         peer.barren = not back
-        peer.overdue = peer.overdue and bool(
-            peer.hand
-        )  # with nothing in hand there is no progress to wait for
+        peer.overdue = peer.overdue and bool(peer.hand)  # of nothing in hand there is no progress to wait for
         peer.watch(now)
         self._ask_again(peer, now)
 
@@ -294,9 +291,7 @@ class Dispatcher:
         back = list(peer.hand.values())
         work: list[Delivery] = []
         task = peer.hand.get(message.ordinal)
-        if (
-            task is not None and message.item >= task.offset
-        ):  # else it was through with it, and its claim lags behind
+        if task is not None and message.item >= task.offset:  # else it was through, and its claim lags behind
             at = back.index(task)
             parts = []
             if 0 < message.item - task.offset < task.count:
@@ -373,9 +368,8 @@ class Dispatcher:
         elif not message.terminate:
             self._sends += [Send(peer.id, Unwanted(message.id)), Answer(message.token, cancelled=False)]
         elif peer.items > 1:
-            peer.questions.append(
-                message
-            )  # outcomes of what ran before are on their way: of this task, or of others
+            # Outcomes of what ran before are on their way: of this task, or of others.
+            peer.questions.append(message)
             peer.due = now + STEAL_S
         else:
             # It is all there is in hand, and nothing more is dealt to a peer that is ending: whatever the kill hits,
@@ -384,7 +378,7 @@ class Dispatcher:
             peer.questions.append(message)
             self._sends.append(End(peer.id))
 
-    _reactions = {  # noqa: RUF012 - a table of methods
+    _reactions: ClassVar[dict[type, Callable[..., None]]] = {
         Submit: _submit,
         Done: _done,
         Joined: _joined,

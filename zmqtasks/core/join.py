@@ -41,7 +41,7 @@ class Slot(NamedTuple):
     """The address of an outcome."""
 
     join: Join
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
 
 
 class Addresses:

@@ -27,9 +27,7 @@ class Peer:
         self.due: float | None = None  # when the hand is overdue
         self.overdue = False  # it is: no more for it until it makes progress
         self.asked = False  # a recall is on its way
-        self.barren = (
-            False  # the last recall brought nothing, and nothing has moved since: asking again is vain
-        )
+        self.barren = False  # the last recall brought nothing, and nothing has moved since: another is vain
         self.waiting = False  # its task waits for others: it takes nothing, and occupies no slot
         self.waits_on = -1  # the one task that it waits for
         self.ending = -1  # the id of the task it is being killed for

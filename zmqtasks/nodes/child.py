@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from zmqtasks import codec, wire
 from zmqtasks import payload as payloads
+from zmqtasks.blobs import FRAME_BYTES_MIN
 from zmqtasks.nodes.failure import failure, unpicklable
 from zmqtasks.nodes.link import Closed, Link
 from zmqtasks.nodes.outbox import Outbox, Span
@@ -37,7 +38,7 @@ Item = tuple[int, int, int, Any, wire.Single | None]  # ordinal, function, id, p
 
 
 class Child:
-    """This process, once it is one."""
+    """The child that this process is."""
 
     def __init__(
         self, data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int]
@@ -57,10 +58,8 @@ class Child:
         self._outbox = Outbox()
         self._functions: dict[int, tuple[str, bytes | None]] = {}
         self._loaded: dict[int, Callable[..., Any]] = {}
-        self._poll, self._peek = (
-            select.poll(),
-            select.poll(),
-        )  # the main thread's, and for who holds `_reading`
+        self._poll = select.poll()  # the main thread's
+        self._peek = select.poll()  # for who holds `_reading`
         for poll in (self._poll, self._peek):
             poll.register(self.data, select.POLLIN)
         self._reading = threading.Lock()  # of the data socket
@@ -144,6 +143,7 @@ class Child:
         )
         fn = item[1]
         function = self._loaded.get(fn)
+        payload: payloads.Payload | None
         started = now = perf_counter()
         flush_at = started + FLUSH_S
         ran = 0
@@ -204,7 +204,7 @@ class Child:
             self._wipe()
         now = perf_counter()
         self._outbox.pace.append((fn, 1, now - started))
-        if now - self._flushed > FLUSH_S or len(result) >= payloads.FRAME_BYTES_MIN:
+        if now - self._flushed > FLUSH_S or len(result) >= FRAME_BYTES_MIN:
             self.flush()
 
     def _run_span(self, item: Item, more: wire.Single) -> None:
@@ -381,8 +381,9 @@ def main(
     global RUNNING
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable(all_threads=False)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
-        score.write("500")  # where memory runs out, the child goes and not the host
+    # Where memory runs out, the child goes and not the host.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - a child starts without pathlib
+        score.write("500")
     RUNNING = child = Child(data, control, claim, log_level, cluster)
     threading.Thread(target=child.serve, name="zmqtasks-service", daemon=True).start()
     try:

@@ -105,7 +105,7 @@ class Children:
             return
         new = {task.fn for task in message.tasks} - child.functions
         child.functions |= new
-        functions = [tuple(self._functions.by_number[number]) for number in new]
+        functions: wire.Functions = [self._functions.by_number[number] for number in new]
         self._post(child.data, codec.run(message, child.data.known, functions))
 
     def tell(self, peer: int, message: wire.Message) -> None:
@@ -162,7 +162,7 @@ class Children:
         self._links.clear()
 
     def leave(self) -> None:
-        """This is a forked process: close what it inherited."""
+        """Close what this process, a forked one, inherited."""
         for child in self.by_peer.values():
             child.close()
         self._crew.leave()

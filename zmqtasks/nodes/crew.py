@@ -73,8 +73,9 @@ class Crew:
         """Start a fork server; the children it will have write to a page of their own."""
         workers, cpus, cluster_id, later = self._about
         threads = str(max(1, cpus // workers))
-        path = [entry for entry in sys.path if isinstance(entry, str)]
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] - as multiprocessing does
+        path = [entry for entry in sys.path if isinstance(entry, str)]  # type: ignore[redundant-expr]  # anybody writes to it
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
+        out, err = (None if relay is None else relay.theirs for relay in self.relays)
         claims = make()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log_level = logging.getLogger().getEffectiveLevel()
@@ -83,8 +84,8 @@ class Crew:
             server = subprocess.Popen(
                 [sys.executable, *flags, "-c", _BOOT, str(len(path)), *path, *about, *sys.argv],
                 stdin=subprocess.DEVNULL,
-                stdout=self.relays[0] and self.relays[0].theirs,
-                stderr=self.relays[1] and self.relays[1].theirs,
+                stdout=out,
+                stderr=err,
                 pass_fds=(theirs.fileno(), claims),
                 env={**dict.fromkeys(_THREADS, threads), **os.environ},
                 start_new_session=True,  # Ctrl-C at the terminal is the client's alone
@@ -136,7 +137,7 @@ class Crew:
             self._link.send(b"kill %d" % child.index)
 
     def events(self) -> list[tuple[ChildLink, int | None]]:
-        """The children that ended, with their wait status (None: unknown, or never started); `Closed` without server."""
+        """The children that ended, with their wait status (None: unknown or never started); `Closed` without server."""
         ended: list[tuple[ChildLink, int | None]] = []
         while True:
             try:
@@ -157,7 +158,7 @@ class Crew:
                 ended.append((self.children.pop(int(index)), status))
 
     def leave(self) -> None:
-        """This is a forked process: close what it inherited."""
+        """Close what this process, a forked one, inherited."""
         self._link.close()
         self._server.returncode = 0  # not this process's child
 

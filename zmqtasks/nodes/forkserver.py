@@ -190,7 +190,7 @@ def kill_group(pid: int) -> None:
 def children_of(pid: int) -> list[int]:
     """The pids of the children of a process; none where the system does not say."""
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as listing:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as listing:  # noqa: PTH123 - it starts without pathlib
             return [int(word) for word in listing.read().split()]
     except OSError:
         import psutil

@@ -65,7 +65,7 @@ class LocalCluster:
         self._inbox: deque[Task] = deque()
         self._messages: deque[Cancel] = deque()
         self._asks = Asks(self.functions)
-        self._calls: SimpleQueue[Callable[[], None] | None] | None = None
+        self._calls: SimpleQueue[Callable[[], object] | None] | None = None
         self._turning = threading.Lock()  # held for a turn, by whoever takes it
         self._deadline: float | None = None
         self._closing = self._killing = self._closed = False
@@ -159,7 +159,7 @@ class LocalCluster:
         """A plain list: nothing hangs on who waits."""
         return []
 
-    def call_back(self, call: Callable[[], None]) -> None:
+    def call_back(self, call: Callable[[], object]) -> None:
         """Run a user's callback in a thread of its own: it may block, and may wait for other futures."""
         if self._calls is None:
             self._calls = SimpleQueue()
@@ -182,7 +182,7 @@ class LocalCluster:
             self._thread.join()
 
     def leave(self) -> None:
-        """This is a forked process: nothing here is its own."""
+        """Let go of everything: in this process, a forked one, nothing of it is its own."""
         self.forked = True
         self._children.leave()
         self._loop.close()
@@ -252,6 +252,7 @@ class LocalCluster:
         while self._messages:
             dispatcher.receive(CLIENT, self._messages.popleft(), now)
         answers: list[Answer] = []
+        effect: Any  # of the type that is looked up once
         for effect in dispatcher.turn(now):
             kind = type(effect)
             if kind is Settle:
@@ -336,7 +337,7 @@ class LocalCluster:
 _clusters: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
 
 
-def _call(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+def _call(calls: SimpleQueue[Callable[[], object] | None]) -> None:
     """The thread that runs users' callbacks."""
     while (call := calls.get()) is not None:
         try:

@@ -14,7 +14,7 @@ _CHUNK_BYTES = 64 << 10
 
 
 class Relay:
-    """The children's descriptor 1 or 2 is the end of a pipe, `theirs`; what comes out goes to `sys.stdout` or its twin."""
+    """The children's descriptor 1 or 2 is a pipe's end, `theirs`; what comes out goes to `sys.stdout` or its twin."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -44,9 +44,8 @@ class Relay:
 
 def relays() -> tuple[Relay | None, Relay | None]:
     """For standard output and standard error: a relay, or None where children can write to what they inherit."""
-    return tuple(
-        None if _is_own(name, file) else Relay(name) for name, file in (("stdout", 1), ("stderr", 2))
-    )  # type: ignore[return-value]
+    out, err = (None if _is_own(name, file) else Relay(name) for name, file in (("stdout", 1), ("stderr", 2)))
+    return out, err
 
 
 def _is_own(name: str, file: int) -> bool:

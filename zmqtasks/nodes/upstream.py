@@ -60,7 +60,7 @@ class Upstream:
         with self._submitting:
             new = {task.fn for task in tasks} - self._told
             self._told |= new
-            functions = [tuple(self.functions.by_number[number]) for number in new]
+            functions: wire.Functions = [self.functions.by_number[number] for number in new]
             self._child.send(codec.asked(tasks, known, functions))
 
     def cancel(self, id_: int, *, terminate: bool) -> bool:
@@ -128,7 +128,7 @@ class Upstream:
         """A list for waiters that knows that somebody waits while one is in it."""
         return _Watchers(self)
 
-    def call_back(self, call: Callable[[], None]) -> None:
+    def call_back(self, call: Callable[[], object]) -> None:
         """Run a callback off the service thread."""
         threading.Thread(target=call, name="zmqtasks-callback", daemon=True).start()
 
