@@ -398,9 +398,8 @@ def test_exceptions_come_as_they_are(shared_client: Client) -> None:
     error = outcome(shared_client, asserts)
     assert type(error) is AssertionError
     assert "in asserts" in "".join(error.__notes__)
-    with pytest.raises(
-        RuntimeError
-    ) as caught:  # as in the standard library: map's values come from a generator
+    # As in the standard library: map's values come from a generator.
+    with pytest.raises(RuntimeError) as caught:
         list(shared_client.map(lambda _: stop(), [1])).append(None)
     assert type(caught.value.__cause__) is StopIteration
 

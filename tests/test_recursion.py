@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import until
-from gate import Gate, wait_at
+from gate import Gate, note, wait_at
 
 from zmqtasks import Client, NotInTask, TaskCancelled, TooDeep, UpstreamFailed, as_completed, current
 
@@ -85,12 +85,14 @@ def test_too_deep_can_be_caught(lone: Client) -> None:
 
 def test_a_waiting_task_makes_room_for_others(lone: Client, gate: Gate) -> None:
     def parent(path: str) -> Any:
-        return current().client.submit(wait_at, path, "child").result()
+        note(f"{path}.log", "parent")
+        return current().client.options(countdown=1.0).submit(abs, -7).result()
 
     parents = [lone.submit(parent, gate.path) for _ in range(3)]
-    until(gate.arrived)  # the first one's child, in the only slot
-    gate.open()
-    assert lone.gather(parents) == ["child"] * 3
+    until(lambda: len(gate.arrived()) == 3)
+    assert lone.submit(abs, -1).result() == 1
+    assert not any(future.done() for future in parents), "though they all wait"
+    assert lone.gather(parents) == [7] * 3
 
 
 def test_the_standard_librarys_waits_in_a_task(lone: Client) -> None:

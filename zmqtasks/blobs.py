@@ -16,7 +16,8 @@ from collections import OrderedDict, deque
 from typing import Any
 
 FRAME_BYTES_MIN = 64 << 10  # a smaller buffer stays in the stream: a copy is cheaper than a frame
-BLOB_BYTES_MIN = (1 << 20) + 1
+FILE_BYTES_MIN = 256 << 10  # from here on memory is shared: fewer copies than through a socket
+BLOB_BYTES_MIN = (1 << 20) + 1  # a larger one is named by its hash
 FILES_MAX = 256  # open memory files; beyond them buffers travel through the socket
 RECENT_BYTES_MAX = 256 << 20  # what a client keeps of the blobs it sent last, in case they come again
 

@@ -106,9 +106,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._attempts = 0
         self._more: _More | None = None
 
-    # ---- what concurrent.futures looks at --------------------------------------------------------------------------
-
-    # There these are attributes, assigned in __init__; here they are made when somebody looks.
+    # ---- what concurrent.futures looks at: there attributes, here made when somebody looks ------------------------
 
     def _extend(self) -> _More:
         if self._more is None:

@@ -184,6 +184,8 @@ class LocalCluster:
     def leave(self) -> None:
         """Let go of everything: in this process, a forked one, nothing of it is its own."""
         self.forked = True
+        if self._closed:
+            return
         self._children.leave()
         self._loop.close()
 
