@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -14,13 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
+import msgspec
 import psutil
 import pytest
-from conftest import ROOT, RunPython, python_environment, until
+from conftest import RunPython, python_environment, until
 from gate import Gate, note, wait_at
 
-from zmqtasks import Client, State, WorkerLost, current
+from zmqtasks import Client, State, WorkerLost, current, wire
 
+UNKNOWN, HELLO = msgspec.msgpack.encode(["nonsense", 1]), msgspec.msgpack.encode(["hello", 1])
 MARK = "ZMQTASKS_TEST_MARK"
 GONE_S = 5.0
 """Within a second or two, the issue says; a busy machine may take its time."""
@@ -217,6 +220,89 @@ def test_ctrl_c_in_the_terminal_is_not_for_children(lone: Client, gate: Gate) ->
     assert os.getpgid(child.pid) != os.getpgid(0)
     gate.open()
     assert future.result() == 1
+
+
+def changes_everything() -> None:
+    os.chdir("/")
+    os.environ.clear()
+    sys.path.clear()
+    sys.modules.clear()
+    sys.stdout = sys.stderr = None
+    os.umask(0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+
+
+def lowers_its_limits() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    sys.setrecursionlimit(100)
+
+
+def traces() -> None:
+    sys.settrace(lambda *_: None)
+    sys.setprofile(lambda *_: None)
+
+
+def closes_every_descriptor() -> None:
+    os.closerange(3, 256)
+
+
+def breaks_builtins() -> None:
+    import builtins
+
+    builtins.len = builtins.isinstance = builtins.type = None  # type: ignore[assignment, misc]
+
+
+def is_interrupted_later() -> None:
+    import threading
+
+    threading.Timer(0.02, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [changes_everything, lowers_its_limits, traces, closes_every_descriptor, breaks_builtins, is_interrupted_later],
+)
+def test_whatever_a_task_does_to_its_process_the_next_is_fine(lone: Client, harm: Callable[[], None]) -> None:
+    future = lone.submit(harm)
+    assert future.exception(30) is None or future.state is State.DEAD
+    assert lone.gather([lone.submit(abs, index) for index in range(20)]) == list(range(20))
+    assert list(lone.map(abs, range(20))) == list(range(20))
+
+
+GARBAGE = {
+    "noise": b"\xff" * 1000,
+    "zeros": bytes(1000),
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50,
+    "an unknown message": wire.PREFIX.pack(len(UNKNOWN), 0, 0) + UNKNOWN,
+    "descriptors that do not come": wire.PREFIX.pack(len(HELLO), 0, 3) + HELLO,
+    "a frame of an exbibyte": wire.PREFIX.pack(len(HELLO), 1, 0) + struct.pack("<Q", 1 << 60) + HELLO,
+    "a hello again": wire.PREFIX.pack(len(HELLO), 0, 0) + HELLO,
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_a_task_that_writes_into_its_links(lone: Client, garbage: str) -> None:
+    def write(noise: bytes) -> None:
+        import stat
+
+        for file in range(3, 64):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(file).st_mode):
+                    os.write(file, noise)
+
+    future = lone.submit(write, GARBAGE[garbage])
+    assert future.exception(10) is None or isinstance(future.exception(), WorkerLost)
+    assert lone.gather([lone.submit(abs, index) for index in range(20)]) == list(range(20))
+
+
+def test_a_task_that_forks_and_returns_twice(lone: Client) -> None:
+    def forks() -> str:
+        return "copy" if os.fork() == 0 else "task"
+
+    for _ in range(10):
+        assert lone.submit(forks).result(10) == "task"
+        futures = [lone.submit(abs, index) for index in range(100)]
+        assert [future.result(10) for future in futures] == list(range(100))
 
 
 # ---- nothing is left ---------------------------------------------------------------------------------------------
@@ -525,7 +611,3 @@ def test_output_that_nobody_reads_harms_no_task(tmp_path: Path) -> None:
             check=False,
         )
         assert ended.returncode == 0, closed
-
-
-def test_the_tests_own_folder_is_no_part_of_this() -> None:
-    assert (ROOT / "tests" / "gate.py").exists(), "children import it by its name"

@@ -18,19 +18,26 @@ from typing import Any
 FRAME_BYTES_MIN = 64 << 10  # a smaller buffer stays in the stream: a copy is cheaper than a frame
 FILE_BYTES_MIN = 256 << 10  # from here on memory is shared: fewer copies than through a socket
 BLOB_BYTES_MIN = (1 << 20) + 1  # a larger one is named by its hash
+_READ_BYTES_MAX = 1 << 30  # what one read gives
 FILES_MAX = 256  # open memory files; beyond them buffers travel through the socket
 RECENT_BYTES_MAX = 256 << 20  # what a client keeps of the blobs it sent last, in case they come again
 
 
 class Buffer:
-    """Bytes out of band. `memory` is None while they lie in the memory file `file`; `digest` names a shared one."""
+    """Bytes out of band. `memory` is None while they lie in the memory file `file`; `digest` names a shared one.
 
-    __slots__ = ("__weakref__", "digest", "file", "memory", "nbytes")
+    `fixed`: they were read-only, and may come back as `bytes`.
+    """
+
+    __slots__ = ("__weakref__", "digest", "file", "fixed", "memory", "nbytes")
 
     files_open = 0  # of this process
 
-    def __init__(self, nbytes: int, *, memory: Any = None, file: int = -1, digest: bytes = b"") -> None:
+    def __init__(
+        self, nbytes: int, *, memory: Any = None, file: int = -1, digest: bytes = b"", fixed: bool = False
+    ) -> None:
         self.nbytes = nbytes
+        self.fixed = fixed
         self.memory = memory
         self.file = file
         self.digest = digest
@@ -44,6 +51,8 @@ class Buffer:
 
     def map(self) -> Any:
         """Its bytes, writable and the caller's own: a shared buffer is copied, by the page where it is written to."""
+        if self.file >= 0 and self.fixed and self.nbytes < _READ_BYTES_MAX:
+            return os.pread(self.file, self.nbytes, 0)  # as `bytes`, in one copy
         if self.file >= 0:
             return mmap.mmap(
                 self.file, self.nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
@@ -56,10 +65,10 @@ def _close(file: int) -> None:
     os.close(file)
 
 
-def received(file: int, nbytes: int, digest: bytes = b"") -> Buffer:
+def received(file: int, nbytes: int, digest: bytes, *, fixed: bool) -> Buffer:
     """A buffer that another process sent as a memory file; copied into memory where too many are open already."""
     if Buffer.files_open < FILES_MAX:
-        return Buffer(nbytes, file=file, digest=digest)
+        return Buffer(nbytes, file=file, digest=digest, fixed=fixed)
     memory = bytearray(nbytes)
     view, done = memoryview(memory), 0
     try:
@@ -75,7 +84,7 @@ def received(file: int, nbytes: int, digest: bytes = b"") -> Buffer:
 
 def hold(view: memoryview) -> Buffer:
     """Keep the bytes of `view` as they are now: those of a `bytes` by reference, others copied."""
-    if view.nbytes < BLOB_BYTES_MIN or Buffer.files_open >= FILES_MAX or not hasattr(os, "memfd_create"):
+    if view.nbytes < FILE_BYTES_MIN or Buffer.files_open >= FILES_MAX or not hasattr(os, "memfd_create"):
         return Buffer(view.nbytes, memory=view if isinstance(view.obj, bytes) else bytearray(view))
     try:
         file = os.memfd_create("zmqtasks", os.MFD_CLOEXEC)
@@ -88,7 +97,7 @@ def hold(view: memoryview) -> Buffer:
     except OSError as error:
         os.close(file)
         raise MemoryError(f"no shared memory for {view.nbytes:,} bytes: {error}") from error
-    return Buffer(view.nbytes, file=file)
+    return Buffer(view.nbytes, file=file, fixed=view.readonly)
 
 
 class Shelf:

@@ -86,7 +86,7 @@ class _More:
     __slots__ = ("callbacks", "condition", "latch", "progress", "waiters")
 
     def __init__(self) -> None:
-        self.condition = threading.Condition()
+        self.condition: threading.Condition | None = None
         self.latch: Any = None  # the first thread that waits sleeps on this: a fifth of a condition's cost
         self.callbacks: list[Callable[[Any], object]] = []
         self.waiters: list[Any] | None = None
@@ -117,7 +117,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]  # see above
-        return self._extend().condition
+        more = self._extend()
+        if more.condition is None:
+            with _making:
+                if more.condition is None:
+                    more.condition = threading.Condition()
+        return more.condition
 
     @property
     def _state(self) -> str:  # type: ignore[override]  # see above
@@ -159,13 +164,17 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._attempts = attempts
         self._outcome = outcome
         with _making:
-            if self._more is None:  # nobody waits, and whoever will sees that it is settled
+            more = self._more
+            if more is None or more.condition is None:  # nobody looks with it held, and who will sees the state
                 self._code = state
-                return
-        self._notify(self._more, state)
+                more, latch = None, more and more.latch
+        if more is not None:
+            self._notify(more, state)
+        elif latch is not None and latch.locked():
+            latch.release()
 
     def _notify(self, more: _More, state: int) -> None:
-        with more.condition:  # what looks at the state and leaves a waiter does so with the condition held
+        with self._condition:  # what looks at the state and leaves a waiter does so with it held
             self._code = state
             latch = more.latch
             if latch is not None and latch.locked():
@@ -178,7 +187,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                     waiter.add_result(self)
                 else:
                     waiter.add_exception(self)
-            more.condition.notify_all()
+            self._condition.notify_all()
         for callback in callbacks:
             self._host.call_back(functools.partial(callback, self))
 
@@ -277,8 +286,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 more.latch.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
             more.latch = None
             return self._code >= FINAL_FROM
-        with more.condition:
-            return more.condition.wait_for(self.done, timeout)
+        with self._condition:
+            return self._condition.wait_for(self.done, timeout)
 
     def _open(self) -> _Opened:
         outcome = self._outcome

@@ -212,22 +212,22 @@ class Message:
         if len(data) < FRAME_BYTES_MIN:
             return data
         self.frames.append(data)
-        return [_FRAME, len(data), b""]
+        return [_FRAME, len(data), b"", False]
 
     def _buffer(self, buffer: Buffer) -> list[Any]:
         if buffer.digest and self.known is not None:
             if buffer.digest not in self.known:
                 self.known.add(buffer.digest)
                 self.new.append(Blob(buffer.digest, self._beside(buffer)))
-            return [_SHARED, buffer.nbytes, buffer.digest]
+            return [_SHARED, buffer.nbytes, buffer.digest, buffer.fixed]
         return self._beside(buffer)
 
     def _beside(self, buffer: Buffer) -> list[Any]:
         if buffer.file >= 0 and len(self.files) < FILES_MAX:
             self.files.append(buffer)
-            return [_FILE, buffer.nbytes, b""]
+            return [_FILE, buffer.nbytes, b"", buffer.fixed]
         self.frames.append(buffer.view())
-        return [_FRAME, buffer.nbytes, b""]
+        return [_FRAME, buffer.nbytes, b"", buffer.fixed]
 
     def parts(self) -> list[Any]:
         """What to write, in this order."""
@@ -273,9 +273,9 @@ class Arrived:
 
     def buffer(self, value: list[Any], digest: bytes = b"") -> Buffer:
         """The buffer that `value` in the head stands for."""
-        kind, nbytes, shared = value
+        kind, nbytes, shared, fixed = value
         if kind == _SHARED:
             return self._blobs[shared]
         if kind == _FILE:
-            return received(next(self._files), nbytes, digest)
+            return received(next(self._files), nbytes, digest, fixed=fixed)
         return Buffer(nbytes, memory=next(self._frames), digest=digest)

@@ -82,12 +82,14 @@ class Dispatcher:
         if ledger.settles:
             self._resume_settled()
         ledger.release_due(now)
-        for late in dealer.overdue(peers, now):
-            self._recall(late)
+        if watched := [peer for peer in peers if peer.due is not None]:
+            for late in dealer.overdue(watched, now):
+                self._recall(late)
         if ledger.ready.size:
             self._sends += [Send(peer.id, run) for peer, run in dealer.deal(peers, now)]
-        for rich in dealer.steal(peers):
-            self._recall(rich)
+        if any([peer.items > peer.slots for peer in peers]):
+            for rich in dealer.steal(peers):
+                self._recall(rich)
         effects: list[Effect] = [Record(ACCEPTED, self._accepted)] if self._accepted else []
         effects += ledger.records
         effects += ledger.settles

@@ -43,6 +43,14 @@ class Pool:
         self._stillborn = 0 if worked or peer in self._dismissed else self._stillborn + 1
         self._dismissed.discard(peer)
 
+    def is_right(self, waiting: int) -> bool:
+        """Whether there are as many as there should be, and all of them ready."""
+        if self.starting or len(self.ready) != self.workers + waiting:
+            return False
+        if self._idle_since:
+            self._idle_since.clear()
+        return True
+
     def missing(self, waiting: int) -> int:
         """How many to start now, with `waiting` children whose task waits."""
         if self.broken:

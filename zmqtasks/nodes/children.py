@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from zmqtasks import codec, wire
+from zmqtasks.core.peer import Peer
 from zmqtasks.core.pool import Pool
 from zmqtasks.functions import Functions
 from zmqtasks.messages import Lost, Run
@@ -135,9 +136,12 @@ class Children:
         """No child comes up."""
         return self._pool.broken
 
-    def staff(self, waiting: int, idle: Iterable[int], now: float) -> float | None:
+    def staff(self, peers: Collection[Peer], now: float) -> float | None:
         """Start those that are missing, end those that are too many; when to look again, or None."""
         pool = self._pool
+        waiting = sum([peer.waiting for peer in peers])
+        if pool.is_right(waiting):
+            return None
         for _ in range(pool.missing(waiting)):
             child = self._crew.fork()
             pool.started()
@@ -146,8 +150,9 @@ class Children:
                 self._links[link.fileno()] = (child, link)
                 self._loop.watch(link)
         if len(pool.ready) > pool.workers:
-            for peer in pool.surplus(idle, waiting, now):
-                self.kill(peer)
+            idle = [peer.id for peer in peers if not peer.hand and not peer.asked]
+            for id_ in pool.surplus(idle, waiting, now):
+                self.kill(id_)
         return pool.next_deadline()
 
     def kill(self, peer: int) -> None:

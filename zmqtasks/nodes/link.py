@@ -161,7 +161,14 @@ class Link:
 
     def send(self, message: Message) -> None:
         """Write it whole, on a blocking socket; `Closed` if nobody reads any more."""
-        self._enqueue(message)
+        parts = message.parts()
+        if len(parts) == 1 and not message.files:
+            try:
+                self.sock.sendall(parts[0])
+            except OSError:
+                raise Closed from None
+            return
+        self._enqueue(message, parts)
         while not self.flush():
             continue
 

@@ -71,7 +71,7 @@ class LocalCluster:
         self._closing = self._killing = self._closed = False
         self._loop = Loop()
         self._children = Children(self._loop, self.functions, workers, cpus(), self.cluster_id, later)
-        self._children.staff(0, (), monotonic())
+        self._children.staff((), monotonic())
         self._thread = threading.Thread(target=self._run, name="zmqtasks-io", daemon=True)
         self._thread.start()
         _clusters.add(self)
@@ -274,9 +274,7 @@ class LocalCluster:
             self._answer(answer)
         if gone := self.shelf.take_gone():
             self._children.forget(gone)
-        peers = dispatcher.peers.values()
-        idle = [peer.id for peer in peers if not peer.hand and not peer.asked]
-        look_again = self._children.staff(sum([peer.waiting for peer in peers]), idle, now)
+        look_again = self._children.staff(dispatcher.peers.values(), now)
         if self._children.broken and dispatcher.ledger.tasks:
             self._give_up()
         times = [time for time in (dispatcher.next_deadline(), look_again) if time is not None]
