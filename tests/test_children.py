@@ -46,35 +46,36 @@ def lone() -> Iterator[Client]:
 # ---- ways to die -------------------------------------------------------------------------------------------------
 
 
-def exits() -> None:
-    os._exit(0)
+def ways() -> dict[str, tuple[Callable[[], None], str]]:
+    """Return them with what is said of them. As closures they travel by value: no child imports pytest for them."""
+
+    def exits() -> None:
+        os._exit(0)
+
+    def killed() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def terminated() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def segfault() -> None:
+        import ctypes
+
+        ctypes.string_at(0)
+
+    def aborts() -> None:
+        os.abort()
+
+    return {
+        "exit": (exits, "exited with status 0"),
+        "SIGKILL": (killed, "SIGKILL"),
+        "SIGTERM": (terminated, "SIGTERM"),
+        "segfault": (segfault, "SIGSEGV"),
+        "abort": (aborts, "SIGABRT"),
+    }
 
 
-def killed() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def terminated() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def segfault() -> None:
-    import ctypes
-
-    ctypes.string_at(0)
-
-
-def aborts() -> None:
-    os.abort()
-
-
-WAYS: dict[str, tuple[Callable[[], None], str]] = {
-    "exit": (exits, "exited with status 0"),
-    "SIGKILL": (killed, "SIGKILL"),
-    "SIGTERM": (terminated, "SIGTERM"),
-    "segfault": (segfault, "SIGSEGV"),
-    "abort": (aborts, "SIGABRT"),
-}
+WAYS = ways()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -222,46 +223,46 @@ def test_ctrl_c_in_the_terminal_is_not_for_children(lone: Client, gate: Gate) ->
     assert future.result() == 1
 
 
-def changes_everything() -> None:
-    os.chdir("/")
-    os.environ.clear()
-    sys.path.clear()
-    sys.modules.clear()
-    sys.stdout = sys.stderr = None
-    os.umask(0)
-    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+def harms() -> list[Callable[[], None]]:
+    """Return what a task may do to its process."""
+
+    def changes_everything() -> None:
+        os.chdir("/")
+        os.environ.clear()
+        sys.path.clear()
+        sys.modules.clear()
+        sys.stdout = sys.stderr = None
+        os.umask(0)
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+
+    def lowers_its_limits() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+        sys.setrecursionlimit(100)
+
+    def traces() -> None:
+        sys.settrace(lambda *_: None)
+        sys.setprofile(lambda *_: None)
+
+    def closes_every_descriptor() -> None:
+        os.closerange(3, 256)
+
+    def breaks_builtins() -> None:
+        import builtins
+
+        builtins.len = builtins.isinstance = builtins.type = None  # type: ignore[assignment, misc]
+
+    def is_interrupted_later() -> None:
+        import threading
+
+        threading.Timer(0.02, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+    return [
+        *(changes_everything, lowers_its_limits, traces, closes_every_descriptor),
+        *(breaks_builtins, is_interrupted_later),
+    ]
 
 
-def lowers_its_limits() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
-    sys.setrecursionlimit(100)
-
-
-def traces() -> None:
-    sys.settrace(lambda *_: None)
-    sys.setprofile(lambda *_: None)
-
-
-def closes_every_descriptor() -> None:
-    os.closerange(3, 256)
-
-
-def breaks_builtins() -> None:
-    import builtins
-
-    builtins.len = builtins.isinstance = builtins.type = None  # type: ignore[assignment, misc]
-
-
-def is_interrupted_later() -> None:
-    import threading
-
-    threading.Timer(0.02, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [changes_everything, lowers_its_limits, traces, closes_every_descriptor, breaks_builtins, is_interrupted_later],
-)
+@pytest.mark.parametrize("harm", harms(), ids=lambda harm: harm.__name__)
 def test_whatever_a_task_does_to_its_process_the_next_is_fine(lone: Client, harm: Callable[[], None]) -> None:
     future = lone.submit(harm)
     assert future.exception(30) is None or future.state is State.DEAD

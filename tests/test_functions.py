@@ -337,10 +337,8 @@ def test_an_instance_comes_back_as_that_very_class(shared_client: Client, kind: 
         once.result(),
         shared_client.submit(lambda: value).result(),
         shared_client.submit(lambda x: x, once).result(),
-        shared_client.submit(lambda: current().client.submit(lambda x: x, value).result()).result(),
         next(shared_client.map(lambda x: x, [value])),
         shared_client.submit(lambda: [value]).result()[0],
-        shared_client.submit(type(value)).result() if False else once.result(),
     ):
         assert type(back) is type(value)
         assert back == value
@@ -348,6 +346,16 @@ def test_an_instance_comes_back_as_that_very_class(shared_client: Client, kind: 
         assert once.result() is value
     assert shared_client.submit(lambda x: isinstance(x, type(value)), once).result()
     assert shared_client.submit(type, value).result() is type(value)
+
+
+def test_instances_come_back_through_other_tasks(shared_client: Client) -> None:
+    def through(values: dict[str, Any]) -> dict[str, Any]:
+        client = current().client
+        return {kind: client.submit(lambda x: x, value).result() for kind, value in values.items()}
+
+    for kind, back in shared_client.submit(through, OWN).result().items():
+        assert type(back) is type(OWN[kind])
+        assert back == OWN[kind]
 
 
 def test_a_class_that_a_task_made_is_one_class_here(shared_client: Client) -> None:

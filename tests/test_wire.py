@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
 import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,7 +35,7 @@ from zmqtasks.messages import (
     Value,
     Waiting,
 )
-from zmqtasks.nodes.link import Closed, Link, pair
+from zmqtasks.nodes.link import Closed, Link, Malformed, pair
 from zmqtasks.options import Options
 from zmqtasks.payload import Packed
 
@@ -54,6 +56,13 @@ def ends() -> Iterator[tuple[Link, Link]]:
 def stream(message: wire.Message) -> bytes:
     """The bytes of a message."""
     return b"".join(bytes(part) for part in message.parts())
+
+
+def write(sock: socket.socket, *pieces: bytes) -> None:
+    """Write pieces, as far as somebody reads them, and close."""
+    with contextlib.suppress(OSError), sock:
+        for piece in pieces:
+            sock.sendall(piece)
 
 
 def arrive(ends: tuple[Link, Link], *messages: wire.Message) -> list[wire.Arrived]:
@@ -80,6 +89,9 @@ def task(id_: int, payload: Any = b"p", **fields: Any) -> Task:
     return Task(id=id_, fn=fields.pop("fn", 7), payload=payload, **{"attempt": 1, **fields})
 
 
+OPTIONS_BYTES = "9505cb0000000000000000a16e81a161a16203"
+
+
 def messages() -> dict[str, tuple[wire.Message, str]]:
     """Messages of every kind, with their bytes."""
     options = Options(priority=5, name="n", tags={"a": "b"})
@@ -92,28 +104,33 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         "resumed": (codec.simple(Resumed()), "92a67369676e616ca7726573756d6564"),
         "waiting": (codec.simple(Waiting(9)), "92a777616974696e6709"),
         "unwanted": (codec.simple(Unwanted(9)), "92a8756e77616e74656409"),
-        "returned": (wire_message(wire.Rest([(3, 1), (4, 2)])), "92a872657475726e6564929203019204" + "02"),
+        "returned": (wire_message(wire.Rest([(3, 1), (4, 2)])), "92a872657475726e656492920301920402"),
         "run of one function": (
             codec.run(Run(1, [task(10), task(11)]), set(), [(7, "f", b"code")]),
-            "95a372756e01919401070a92c40170c401709193" + "07a166c404636f646590",
+            "95a372756e01919401070a92c40170c40170919307a166c404636f646590",
         ),
         "run of others": (
             codec.run(Run(1, [span, task(5, options=options, attempt=2)]), set(), []),
-            "95a372756e01929902" + "0764c4056974656d7303020190c09902" + "0705c4017000000290" + OPTIONS_BYTES + "9090",
+            "95a372756e019299020764c4056974656d7303020190c099020705c4017000000290" + OPTIONS_BYTES + "9090",
         ),
         "done": (
-            codec.done(Done(3, [b"a", b"b"], [1], [Part(4, 0, 2, failed=False, payload=b"v")], [(7, 2, 0.5)])),
-            "96a4646f6e650392c40161c401629101919504" + "0002c2c4017691930702cb3fe0000000000000",
+            codec.done(
+                Done(3, [b"a", b"b"], [1], [Part(4, 0, 2, failed=False, payload=b"v")], [(7, 2, 0.5)])
+            ),
+            "96a4646f6e650392c40161c4016291019195040002c2c4017691930702cb3fe0000000000000",
         ),
         "settled": (
             codec.settled([(task(5), SUCCEEDED, b"v")]),
-            "92a7736574746c656491950501" + f"{SUCCEEDED:02x}" + "01c40176",
+            "92a7736574746c6564919505010501c40176",
         ),
         "asked": (
             codec.asked([task(5, needs=(4,))], {4: (SUCCEEDED, Value(b"v", 2))}, []),
-            "95a561736b6564" + "91990207" + "05c40170000001" + "90c0" + "919104" + "90" + "919404" + f"{SUCCEEDED:02x}" + "c4017602",
+            "95a561736b65649199020705c4017000000190c09191049091940405c4017602",
         ),
-        "cancel": (wire_message(wire.CancelAsked(5, terminate=True, token=1, count=1)), "95a663616e63656c05c30101"),
+        "cancel": (
+            wire_message(wire.CancelAsked(5, terminate=True, token=1, count=1)),
+            "95a663616e63656c05c30101",
+        ),
         "answer": (wire_message(wire.CancelAnswer(1, cancelled=True)), "93a6616e7377657201c3"),
         "progress": (
             wire_message(wire.Progress(5, 1.0, None, "m", {})),
@@ -121,9 +138,6 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         ),
         "forget": (wire_message(wire.Forget([b"d"])), "92a6666f7267657491c40164"),
     }
-
-
-OPTIONS_BYTES = msgspec.msgpack.encode(Options(priority=5, name="n", tags={"a": "b"})).hex()
 
 
 def wire_message(head: Any) -> wire.Message:
@@ -139,13 +153,6 @@ def test_the_bytes_stay_as_they_are(kind: str) -> None:
     sent = stream(message)
     assert sent[wire.PREFIX.size :].hex() == head
     assert wire.PREFIX.unpack(sent[: wire.PREFIX.size])[-3:] == (len(head) // 2, 0, 0)
-
-
-def test_options_are_named_on_the_wire() -> None:
-    assert msgspec.msgpack.decode(bytes.fromhex(OPTIONS_BYTES)) == {
-        **{"priority": 5, "countdown": 0.0, "name": "n"},
-        **{"tags": {"a": "b"}, "max_deliveries": 3},
-    }
 
 
 # ---- there and back ----------------------------------------------------------------------------------------------
@@ -253,7 +260,9 @@ def test_more_descriptors_than_a_message_takes(ends: tuple[Link, Link]) -> None:
     buffers = [hold(memoryview(bytearray(b"%07d" % n * 150_000))) for n in range(wire.FILES_MAX + 5)]
     (message,) = arrive(ends, codec.done(Done(0, [Packed(b"s", buffers)])))
     payload = codec.core_message(message).payloads[0]
-    assert [bytes(buffer.map())[:7] for buffer in payload.buffers] == [b"%07d" % n for n in range(len(buffers))]
+    assert [bytes(buffer.map())[:7] for buffer in payload.buffers] == [
+        b"%07d" % n for n in range(len(buffers))
+    ]
 
 
 # ---- in pieces ---------------------------------------------------------------------------------------------------
@@ -279,7 +288,9 @@ def heard(message: wire.Arrived) -> list[Any]:
 
 def same(arrived: list[list[Any]], expected: list[list[Any]]) -> bool:
     """Whether they say the same: a large payload arrives as a stream without buffers."""
-    flat = [[payload if isinstance(payload, tuple) else (payload, []) for payload in each] for each in expected]
+    flat = [
+        [payload if isinstance(payload, tuple) else (payload, []) for payload in each] for each in expected
+    ]
     return [[p if isinstance(p, tuple) else (p, []) for p in each] for each in arrived] == flat
 
 
@@ -312,7 +323,7 @@ def test_frames_cut_around_every_border() -> None:
     for cut in borders[1::3]:
         here, there = pair()
         link = Link(there)
-        sender = threading.Thread(target=lambda cut=cut, here=here: (here.sendall(data[:cut]), here.sendall(data[cut:]), here.close()))
+        sender = threading.Thread(target=write, args=(here, data[:cut], data[cut:]))
         sender.start()
         arrived: list[list[Any]] = []
         with pytest.raises(Closed):
@@ -327,7 +338,9 @@ def test_frames_cut_around_every_border() -> None:
 def test_a_stream_in_random_pieces(seed: int, largest: int) -> None:
     chance = random.Random(seed)
     small = largest < 5000
-    data, expected = (stream(codec.done(Done(2, [b"ab", b"c"]))) * 5, [[b"ab", b"c"]] * 5) if small else mixed()
+    data, expected = (
+        (stream(codec.done(Done(2, [b"ab", b"c"]))) * 5, [[b"ab", b"c"]] * 5) if small else mixed()
+    )
     here, there = pair()
     link = Link(there)
     there.setblocking(False)
@@ -355,7 +368,8 @@ def test_a_writer_whose_reader_is_slow(ends: tuple[Link, Link]) -> None:
     for end in ends:
         end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     frames = [os.urandom(LARGE * (n + 1)) for n in range(6)]
-    finished = [here.post(codec.done(Done(n, [Packed(b"s", [Buffer(len(frame), memory=frame)])]))) for n, frame in enumerate(frames)]
+    sent = [codec.done(Done(0, [Packed(b"s", [Buffer(len(frame), memory=frame)])])) for frame in frames]
+    finished = [here.post(message) for message in sent]
     assert not all(finished)
     assert here.pending
     arrived: list[Any] = []
@@ -384,7 +398,7 @@ def test_a_stream_that_ends_early_is_closed(ends: tuple[Link, Link]) -> None:
     for cut in (0, 1, 7, 8, 20, 500, LARGE, len(data) - 1):
         here, there = pair()
         link = Link(there)
-        writer = threading.Thread(target=lambda cut=cut, here=here: (here.sendall(data[:cut]), here.close()))
+        writer = threading.Thread(target=write, args=(here, data[:cut]))
         writer.start()
         with pytest.raises(Closed):
             while True:
@@ -403,21 +417,17 @@ def test_writing_to_nobody_is_closed(ends: tuple[Link, Link]) -> None:
 
 
 def test_descriptors_that_nobody_took_are_closed() -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    here, there = Link(pair_of := pair()[0]), None
-    del there
-    pair_of.close()
+    before = len(list(Path("/proc/self/fd").iterdir()))
     ours, theirs = pair()
     link = Link(theirs)
-    reader, writer = os.pipe()
-    socket.send_fds(ours, [b"\1"], [reader, writer])
+    files = os.pipe()
+    socket.send_fds(ours, [b"\1"], files)
     link.read()
-    os.close(reader)
-    os.close(writer)
+    for file in files:
+        os.close(file)
     link.close()
     ours.close()
-    here.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def refuses(data: bytes) -> None:
@@ -425,9 +435,9 @@ def refuses(data: bytes) -> None:
     here, there = pair()
     link = Link(there)
     try:
-        writer = threading.Thread(target=lambda: (here.sendall(data), here.close()))
+        writer = threading.Thread(target=write, args=(here, data))
         writer.start()
-        with pytest.raises((Closed, msgspec.MsgspecError, ValueError, LookupError, StopIteration)):
+        with pytest.raises((Closed, Malformed)):
             while True:
                 link.read()
         there.close()

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any, Generic, TypeVar, overload
 
-from zmqtasks.future import Future, Host, Piece, error_of
+from zmqtasks.future import Future, Host
 from zmqtasks.messages import SUCCEEDED, Report, Task
+from zmqtasks.outcome import Piece, error_of
 
 T = TypeVar("T")
 

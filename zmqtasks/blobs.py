@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import resource
 import threading
 import weakref
 from collections import OrderedDict, deque
@@ -19,7 +20,8 @@ FRAME_BYTES_MIN = 64 << 10  # a smaller buffer stays in the stream: a copy is ch
 FILE_BYTES_MIN = 256 << 10  # from here on memory is shared: fewer copies than through a socket
 BLOB_BYTES_MIN = (1 << 20) + 1  # a larger one is named by its hash
 _READ_BYTES_MAX = 1 << 30  # what one read gives
-FILES_MAX = 256  # open memory files; beyond them buffers travel through the socket
+# Open memory files and mappings of them; beyond so many, buffers travel through the socket and are copied.
+FILES_MAX = min(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 RECENT_BYTES_MAX = 256 << 20  # what a client keeps of the blobs it sent last, in case they come again
 
 
@@ -51,13 +53,22 @@ class Buffer:
 
     def map(self) -> Any:
         """Its bytes, writable and the caller's own: a shared buffer is copied, by the page where it is written to."""
-        if self.file >= 0 and self.fixed and self.nbytes < _READ_BYTES_MAX:
+        if self.file < 0:
+            return bytearray(self.memory) if self.digest else self.memory
+        if self.fixed and self.nbytes < _READ_BYTES_MAX:
             return os.pread(self.file, self.nbytes, 0)  # as `bytes`, in one copy
-        if self.file >= 0:
-            return mmap.mmap(
-                self.file, self.nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
-            )
-        return bytearray(self.memory) if self.digest else self.memory
+        if (
+            Buffer.files_open >= FILES_MAX
+        ):  # a mapping holds a descriptor of its own for as long as the value lives
+            return _read(self.file, self.nbytes)
+        mapped = mmap.mmap(self.file, self.nbytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        Buffer.files_open += 1
+        weakref.finalize(mapped, _unmapped).atexit = False
+        return mapped
+
+
+def _unmapped() -> None:
+    Buffer.files_open -= 1
 
 
 def _close(file: int) -> None:
@@ -65,21 +76,25 @@ def _close(file: int) -> None:
     os.close(file)
 
 
+def _read(file: int, nbytes: int) -> bytearray:
+    """The bytes of a memory file; its offset is shared with its writer, and stands at the end."""
+    memory = bytearray(nbytes)
+    view, done = memoryview(memory), 0
+    while done < nbytes and (size := os.preadv(file, [view[done:]], done)):
+        done += size
+    if done < nbytes:
+        raise EOFError(f"a memory file of {nbytes:,} bytes ends after {done:,}")
+    return memory
+
+
 def received(file: int, nbytes: int, digest: bytes, *, fixed: bool) -> Buffer:
     """A buffer that another process sent as a memory file; copied into memory where too many are open already."""
     if Buffer.files_open < FILES_MAX:
         return Buffer(nbytes, file=file, digest=digest, fixed=fixed)
-    memory = bytearray(nbytes)
-    view, done = memoryview(memory), 0
     try:
-        # The descriptor's offset is shared with its writer, and stands at the end.
-        while done < nbytes and (size := os.preadv(file, [view[done:]], done)):
-            done += size
+        return Buffer(nbytes, memory=_read(file, nbytes), digest=digest, fixed=fixed)
     finally:
         os.close(file)
-    if done < nbytes:
-        raise EOFError(f"a memory file of {nbytes:,} bytes ends after {done:,}")
-    return Buffer(nbytes, memory=memory, digest=digest)
 
 
 def hold(view: memoryview) -> Buffer:

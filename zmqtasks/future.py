@@ -16,39 +16,27 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Generator
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from zmqtasks import payload as payloads
-from zmqtasks.errors import QueueFull, RemoteError, TaskCancelled, UpstreamFailed, WorkerLost
 from zmqtasks.messages import (
     CANCELLED,
-    DEAD,
     FACE,
-    FAILED,
     FINAL_FROM,
-    FULL,
     LEASED,
     QUEUED,
     SUCCEEDED,
-    UPSTREAM_FAILED,
     Report,
     State,
     Task,
     Value,
 )
+from zmqtasks.outcome import Item, Opened, Piece, error_of, load
 
 T = TypeVar("T")
 
 _making = threading.Lock()  # of conditions: rare
 os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001 - as concurrent.futures does
-
-
-class _Opened(NamedTuple):
-    """The value or the exception, once it was looked at; in one store, so that threads may look at the same time."""
-
-    value: Any
-    error: BaseException | None
-    made_of: Any = None  # the payload, or what the exception was made of
 
 
 class Host(Protocol):
@@ -163,12 +151,14 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def _set(self, attempts: int, state: int, outcome: Any) -> None:
         self._attempts = attempts
         self._outcome = outcome
+        latch: Any = None
         with _making:
             more = self._more
-            if more is None or more.condition is None:  # nobody looks with it held, and who will sees the state
+            watched = more is not None and more.condition is not None
+            if not watched:  # nobody looks with the condition held, and who comes later sees the state
                 self._code = state
-                more, latch = None, more and more.latch
-        if more is not None:
+                latch = None if more is None else more.latch
+        if more is not None and watched:
             self._notify(more, state)
         elif latch is not None and latch.locked():
             latch.release()
@@ -255,7 +245,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._code < FINAL_FROM and not self._host.wait(lambda: self._park(timeout), self._number):
             raise TimeoutError(f"no outcome within {timeout} s (state {self.state})")
         outcome = self._outcome
-        opened = outcome if type(outcome) is _Opened else self._open()
+        opened = outcome if type(outcome) is Opened else self._open()
         if opened.error is not None:
             try:
                 raise opened.error
@@ -289,13 +279,13 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         with self._condition:
             return self._condition.wait_for(self.done, timeout)
 
-    def _open(self) -> _Opened:
+    def _open(self) -> Opened:
         outcome = self._outcome
-        if type(outcome) is not _Opened:
+        if type(outcome) is not Opened:
             if self._code == SUCCEEDED:
-                opened = _load(outcome, self)
+                opened = load(outcome, self.id)
             else:
-                opened = _Opened(None, error_of(self._code, outcome, self.id, self._host.cluster_id), outcome)
+                opened = Opened(None, error_of(self._code, outcome, self.id, self._host.cluster_id), outcome)
             outcome = self._outcome = opened
         return outcome
 
@@ -304,7 +294,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._code < FINAL_FROM:
             return None
         outcome = self._outcome
-        if type(outcome) is _Opened:
+        if type(outcome) is Opened:
             made_of = outcome.made_of
             if self._code == SUCCEEDED and made_of is None:
                 return SUCCEEDED, Value(payloads.dump_result(outcome.value))
@@ -336,71 +326,3 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         raise concurrent.futures.InvalidStateError("only the task's outcome settles this future")
 
     set_result = set_exception = set_running_or_notify_cancel = _no_setting  # type: ignore[assignment]  # whatever they take
-
-
-class Piece:
-    """The outcome of neighbours in an array: `count` of them from `first` on."""
-
-    __slots__ = ("_values", "attempts", "count", "first", "outcome", "state")
-
-    def __init__(self, first: int, task: Task, state: int, outcome: Any) -> None:
-        self.first = first
-        self.count = task.count
-        self.attempts = task.attempt
-        self.state = state
-        self.outcome = outcome
-        self._values: list[Any] | None = None
-
-    def values(self) -> list[Any]:
-        """Their values, unpickled once."""
-        if self._values is None:
-            self._values = payloads.load(self.outcome)
-        return self._values
-
-
-class Item(NamedTuple):
-    """The outcome of one of them."""
-
-    piece: Piece
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
-
-    def open(self) -> Any:
-        """Its value."""
-        return self.piece.values()[self.index]
-
-
-def _load(outcome: Any, future: Future[Any]) -> _Opened:
-    """The value of a succeeded task; where it cannot be rebuilt here, the error that says so."""
-    try:
-        if type(outcome) is bytes:
-            value = payloads.loads(outcome)
-        else:
-            value = outcome.open() if isinstance(outcome, Item) else payloads.load(outcome)
-        # The payload of what may change is kept: as an argument, the future stands for what the task returned.
-        return _Opened(value, None, None if type(value) in payloads.ATOMS else outcome)
-    except SystemExit as error:
-        return _Opened(
-            None, RemoteError("SystemExit", f"raised while the result was unpickled: {error}"), outcome
-        )
-    except Exception as error:  # noqa: BLE001 - whatever the user's classes do
-        error.add_note(
-            f"The task {future.id} succeeded; this was raised here, while its result was unpickled."
-        )
-        return _Opened(None, error)
-
-
-def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseException:
-    """The exception of a task that ended in `state`."""
-    if state == FAILED:
-        return payloads.load_error(outcome)
-    if state == DEAD:
-        return WorkerLost(f"task {id_} was running when its worker process ended, too often: {outcome}")
-    if state == CANCELLED:
-        kind = QueueFull if outcome == FULL else TaskCancelled
-        return kind(f"task {id_}: {outcome}")
-    of, of_state, of_outcome = outcome
-    of_id = f"{cluster_id}-{of}"
-    error = UpstreamFailed(f"task {id_} never ran: task {of_id} among its arguments ended {FACE[of_state]}")
-    if not (of_state == UPSTREAM_FAILED and isinstance(of_outcome, str)):
-        error.__cause__ = error_of(of_state, of_outcome, of_id, cluster_id)
-    return error

@@ -87,7 +87,7 @@ class Dispatcher:
                 self._recall(late)
         if ledger.ready.size:
             self._sends += [Send(peer.id, run) for peer, run in dealer.deal(peers, now)]
-        if any([peer.items > peer.slots for peer in peers]):
+        if any(peer.items > peer.slots for peer in peers):
             for rich in dealer.steal(peers):
                 self._recall(rich)
         effects: list[Effect] = [Record(ACCEPTED, self._accepted)] if self._accepted else []

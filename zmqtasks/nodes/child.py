@@ -134,13 +134,8 @@ class Child:
 
     def _run_singles(self, item: Item) -> None:
         """Plain tasks of one function, until another kind is next, the hand is empty, or it is time to send."""
-        hand, outbox, claim, loads, dump = (
-            self._hand,
-            self._outbox.singles,
-            self._claim,
-            payloads.loads,
-            payloads.dump_result,
-        )
+        hand, outbox, claim = self._hand, self._outbox.singles, self._claim
+        loads, dump = payloads.loads, payloads.dump_result
         fn = item[1]
         function = self._loaded.get(fn)
         payload: payloads.Payload | None
@@ -200,6 +195,7 @@ class Child:
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
             self._outbox.singles.append((ordinal, self._failure(error), True))
             result = b""
+        inputs, value = [], None  # not kept while this process idles
         if self._traces:
             self._wipe()
         now = perf_counter()
@@ -384,9 +380,19 @@ def main(
     # Where memory runs out, the child goes and not the host.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - a child starts without pathlib
         score.write("500")
+    os.register_at_fork(after_in_child=_be_no_child)
     RUNNING = child = Child(data, control, claim, log_level, cluster)
     threading.Thread(target=child.serve, name="zmqtasks-service", daemon=True).start()
     try:
         child.run()
     except (Closed, OSError):
         os._exit(0)
+
+
+def _be_no_child() -> None:
+    """A task has forked, and this is the copy: the links are not its own, and it is no worker."""
+    global RUNNING
+    if RUNNING is not None:
+        RUNNING.data.sock.close()
+        RUNNING.control.sock.close()
+        RUNNING = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 
 from zmqtasks import codec, wire
@@ -10,7 +11,7 @@ from zmqtasks.core.pool import Pool
 from zmqtasks.functions import Functions
 from zmqtasks.messages import Lost, Run
 from zmqtasks.nodes.crew import ChildLink, Crew, describe
-from zmqtasks.nodes.link import Closed, Link
+from zmqtasks.nodes.link import Closed, Link, Malformed
 from zmqtasks.nodes.loop import Loop
 
 Heard = tuple[ChildLink, wire.Arrived]
@@ -50,7 +51,18 @@ class Children:
         except Closed:
             # That a child has ended is known from its parent; this end only must not be looked at any more.
             self._unwatch(link)
+        except Malformed:
+            self.expel(child)
         return heard
+
+    def expel(self, child: ChildLink) -> None:
+        """Something in a child has written to its links: whatever comes from it now means nothing."""
+        logging.getLogger("zmqtasks").error(
+            "worker process %d is ended: its messages are malformed", child.pid
+        )
+        self._unwatch(child.data)
+        self._unwatch(child.control)
+        self._crew.kill(child)
 
     def relay_output(self, ready: list[int]) -> None:
         """What tasks have printed: first of all, so that it is seen before their outcomes are."""
@@ -60,8 +72,10 @@ class Children:
 
     def is_ready(self, child: ChildLink, pid: int) -> None:
         """A child has said hello."""
-        child.pid = pid
-        self._pool.joined(child.peer)
+        if not child.is_ready:
+            child.is_ready = True
+            child.pid = pid
+            self._pool.joined(child.peer)
 
     def ended(self, file: int) -> list[tuple[ChildLink, list[Heard], Lost]]:
         """The children that have ended, what they said before, and how; nothing if `file` says nothing of that."""
@@ -91,7 +105,7 @@ class Children:
         try:
             while True:
                 heard += [(child, message) for message in link.read()]
-        except (BlockingIOError, Closed):
+        except (BlockingIOError, Closed, Malformed):
             return
 
     def _unwatch(self, link: Link) -> None:

@@ -43,6 +43,7 @@ class ChildLink:
         self.index = index
         self.claim = claim
         self.pid = 0
+        self.is_ready = False
         self.functions: set[int] = set()  # numbers of those it has
         mine_data, self.their_data = pair()
         mine_control, self.their_control = pair()

@@ -7,6 +7,8 @@ import socket
 from collections import deque
 from typing import Any
 
+import msgspec
+
 from zmqtasks.blobs import Buffer
 from zmqtasks.wire import PREFIX, Arrived, Message
 
@@ -14,10 +16,15 @@ _CHUNK = 256 << 10
 _FILES = 253 * array.array("i").itemsize
 _SOCKET_BYTES = 1 << 20  # what the kernel holds a direction: fewer wake-ups for large payloads
 _IOV_MAX = 512
+_HEAD_BYTES_MAX = 256 << 20  # text and zeros are taken for longer ones, or for none
 
 
 class Closed(Exception):  # noqa: N818 - a fact, not an error of ours
     """The other side is gone."""
+
+
+class Malformed(Exception):  # noqa: N818 - a fact
+    """What came is no message: something else has written to the socket."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -40,6 +47,7 @@ class Link:
         self._view = memoryview(self._in)
         self._start = self._end = 0
         self._files: deque[int] = deque()
+        self._broken = False
         # A message whose frames are not all here: its head, its frames, how much of the last is filled.
         self._head: tuple[bytes, int] | None = None
         self._sizes: list[int] = []
@@ -70,6 +78,8 @@ class Link:
 
         A socket without data blocks, or raises `BlockingIOError`, as it is set and as `flags` say.
         """
+        if self._broken:
+            raise Malformed("nothing can be read behind what was no message")
         if self._head is not None:
             target = memoryview(self._frames[-1])[self._filled :]
         else:
@@ -89,6 +99,14 @@ class Link:
                 self._files.extend(files)
         if not size:
             raise Closed
+        try:
+            return self._messages(size)
+        except Malformed:
+            self._broken = True
+            raise
+
+    def _messages(self, size: int) -> list[Arrived]:
+        """What is complete, `size` bytes having come."""
         messages: list[Arrived] = []
         if self._head is not None:
             self._filled += size
@@ -117,6 +135,8 @@ class Link:
         if end - at < PREFIX.size:
             return None
         length, frames, files = PREFIX.unpack_from(self._in, at)
+        if length > _HEAD_BYTES_MAX:
+            raise Malformed(f"a head of {length:,} bytes")
         at += PREFIX.size
         if end - at < length + 8 * frames:
             return None
@@ -125,7 +145,7 @@ class Link:
         head = bytes(self._view[at : at + length])
         self._start = at + length
         if not frames:
-            return Arrived(head, [], self._take(files), self.blobs)
+            return self._arrived(head, [], files)
         self._head = (head, files)
         self._sizes = sizes[::-1]
         self._frames = []
@@ -144,7 +164,11 @@ class Link:
                 self._filled += size
                 self._start += size
             elif self._sizes:
-                self._frames.append(bytearray(self._sizes.pop()))
+                size = self._sizes.pop()
+                try:
+                    self._frames.append(bytearray(size))
+                except (MemoryError, OverflowError):
+                    raise Malformed(f"a frame of {size:,} bytes, which no memory holds") from None
                 self._filled = 0
             else:
                 return True
@@ -152,9 +176,17 @@ class Link:
     def _finish(self) -> Arrived:
         assert self._head is not None
         (head, files), self._head = self._head, None
-        return Arrived(head, self._frames, self._take(files), self.blobs)
+        return self._arrived(head, self._frames, files)
+
+    def _arrived(self, head: bytes, frames: list[Any], files: int) -> Arrived:
+        try:
+            return Arrived(head, frames, self._take(files), self.blobs)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise Malformed(str(error)) from None
 
     def _take(self, files: int) -> list[int]:
+        if files > len(self._files):
+            raise Malformed(f"{files} descriptors were promised, {len(self._files)} came")
         return [self._files.popleft() for _ in range(files)] if files else []
 
     # ---- writing -------------------------------------------------------------------------------------------------

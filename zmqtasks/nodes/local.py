@@ -28,7 +28,7 @@ from zmqtasks.functions import Functions
 from zmqtasks.messages import CANCELLED, DEAD, LEASED, QUEUED, Cancel, Joined, Report, Run, Submit, Task
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.children import Children, Heard
-from zmqtasks.nodes.crew import occupy_standard_descriptors
+from zmqtasks.nodes.crew import ChildLink, occupy_standard_descriptors
 from zmqtasks.nodes.ids import Ids
 from zmqtasks.nodes.loop import Loop
 
@@ -216,20 +216,29 @@ class LocalCluster:
 
     def _hear(self, messages: list[Heard]) -> None:
         for child, message in messages:
-            head = message.head
-            said = codec.core_message(message)
-            if said is None:
-                if type(head) is wire.Hello:
-                    self._children.is_ready(child, head.pid)
-                    said = Joined()
-                elif type(head) is wire.Asked:
-                    said = self._asks.submit(child.peer, message)
-                elif type(head) is wire.CancelAsked:
-                    said = Cancel(head.id, head.terminate, (child.peer, head.token), head.count)
-                elif type(head) is wire.Progress:
-                    self._report(head)
-                    continue
-            self._dispatcher.receive(child.peer, said, monotonic())
+            try:
+                said = self._said(child, message)
+            except Exception:  # noqa: BLE001 - a buffer that never came, an id of another's: no message of ours
+                self._children.expel(child)
+                continue
+            if said is not None:
+                self._dispatcher.receive(child.peer, said, monotonic())
+
+    def _said(self, child: ChildLink, message: wire.Arrived) -> Any:
+        """What a child has said, in the dispatcher's words; None if it is not for the dispatcher."""
+        head = message.head
+        said = codec.core_message(message)
+        if said is None:
+            if type(head) is wire.Hello:
+                self._children.is_ready(child, head.pid)
+                return Joined()
+            if type(head) is wire.Asked:
+                return self._asks.submit(child.peer, message)
+            if type(head) is wire.CancelAsked:
+                return Cancel(head.id, head.terminate, (child.peer, head.token), head.count)
+            if type(head) is wire.Progress:
+                self._report(head)
+        return said
 
     def _report(self, head: wire.Progress) -> None:
         task = self._dispatcher.ledger.find(head.id)

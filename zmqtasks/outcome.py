@@ -1,0 +1,83 @@
+"""How tasks ended: values and exceptions, made of what the workers sent when somebody looks at them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from zmqtasks import payload as payloads
+from zmqtasks.errors import QueueFull, RemoteError, TaskCancelled, UpstreamFailed, WorkerLost
+from zmqtasks.messages import CANCELLED, DEAD, FACE, FAILED, FULL, UPSTREAM_FAILED, Task
+
+
+class Opened(NamedTuple):
+    """The value or the exception, once it was looked at; in one store, so that threads may look at the same time."""
+
+    value: Any
+    error: BaseException | None
+    made_of: Any = None  # the payload, or what the exception was made of
+
+
+class Piece:
+    """The outcome of neighbours in an array: `count` of them from `first` on."""
+
+    __slots__ = ("_values", "attempts", "count", "first", "outcome", "state")
+
+    def __init__(self, first: int, task: Task, state: int, outcome: Any) -> None:
+        self.first = first
+        self.count = task.count
+        self.attempts = task.attempt
+        self.state = state
+        self.outcome = outcome
+        self._values: list[Any] | None = None
+
+    def values(self) -> list[Any]:
+        """Their values, unpickled once."""
+        if self._values is None:
+            self._values = payloads.load(self.outcome)
+        return self._values
+
+
+class Item(NamedTuple):
+    """The outcome of one of them."""
+
+    piece: Piece
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
+
+    def open(self) -> Any:
+        """Its value."""
+        return self.piece.values()[self.index]
+
+
+def load(outcome: Any, id_: str) -> Opened:
+    """The value of a succeeded task; where it cannot be rebuilt here, the error that says so."""
+    try:
+        if type(outcome) is bytes:
+            value = payloads.loads(outcome)
+        else:
+            value = outcome.open() if isinstance(outcome, Item) else payloads.load(outcome)
+        # The payload of what may change is kept: as an argument, the future stands for what the task returned.
+        return Opened(value, None, None if type(value) in payloads.ATOMS else outcome)
+    except SystemExit as error:
+        return Opened(
+            None, RemoteError("SystemExit", f"raised while the result was unpickled: {error}"), outcome
+        )
+    except Exception as error:  # noqa: BLE001 - whatever the user's classes do
+        error.add_note(f"The task {id_} succeeded; this was raised here, while its result was unpickled.")
+        return Opened(None, error)
+
+
+def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseException:
+    """The exception of a task that ended in `state`."""
+    if state == FAILED:
+        return payloads.load_error(outcome)
+    if state == DEAD:
+        return WorkerLost(f"task {id_} was running when its worker process ended, too often: {outcome}")
+    if state == CANCELLED:
+        kind = QueueFull if outcome == FULL else TaskCancelled
+        return kind(f"task {id_}: {outcome}")
+    of, of_state, of_outcome = outcome
+    of_id = f"{cluster_id}-{of}"
+    error = UpstreamFailed(f"task {id_} never ran: task {of_id} among its arguments ended {FACE[of_state]}")
+    if not (of_state == UPSTREAM_FAILED and isinstance(of_outcome, str)):
+        error.__cause__ = error_of(of_state, of_outcome, of_id, cluster_id)
+    return error
