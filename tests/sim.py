@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import ACCEPTED, DELIVERED, SETTLED, Answer, End, Record, Send, Settle
 from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, STEAL_S, WINDOW_S
+from zmqtasks.journal.memory import MemoryJournal
 from zmqtasks.messages import (
     CANCELLED,
     DEAD,
@@ -520,7 +521,7 @@ class Sim:
         # the truth
         self.submitted: set[int] = set()
         self.unsettled: set[int] = set()
-        self.journal: set[int] = set()
+        self.journal = MemoryJournal()
         self.final: dict[int, Final] = {}
         self.refused: set[int] = set()
         self.questions: list[Question] = []
@@ -870,15 +871,15 @@ class Sim:
         match effect:
             case Record(kind, tasks, state, _):
                 ids = [id_ for task in tasks for id_ in range(task.id, task.id + task.count)]
-                if kind == ACCEPTED:
-                    if not self.journal.isdisjoint(ids):
-                        raise Wrong("accepted twice")
-                    self.journal.update(ids)
-                    self.unsettled.update(ids)
-                elif kind == SETTLED:
+                if kind == SETTLED:
                     self.refused_now.update(id_ for id_ in ids if id_ not in self.journal)
                     self.refused |= self.refused_now
-                    self.journal.difference_update(ids)
+                try:
+                    self.journal.append(effect)
+                except ValueError as error:
+                    raise Wrong(str(error)) from error
+                if kind == ACCEPTED:
+                    self.unsettled.update(ids)
                 elif kind == DELIVERED and (
                     bad := [task.id for task in tasks if task.deliveries != self.deaths[task.id]]
                 ):
@@ -934,7 +935,7 @@ class Sim:
 
     def _look(self, effects: list[Any], hands: dict[int, bool], refused: set[int] | None) -> None:
         machine, world = self.machine, self.world
-        if self.journal != self.unsettled:
+        if self.journal.unsettled().keys() != self.unsettled:
             raise Wrong("the journal's replay is not what is unsettled")
         held = {id_ for task in machine.ledger.tasks.values() for id_ in range(task.id, task.id + task.count)}
         if held != self.unsettled:
