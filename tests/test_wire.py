@@ -98,7 +98,6 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
     span = task(100, b"items", count=3, offset=2, span=True)
     return {
         "hello": (wire_message(wire.Hello(42)), "92a568656c6c6f2a"),
-        "close": (wire_message(wire.CLOSE), "92a67369676e616ca5636c6f7365"),
         "recall": (codec.simple(Recall()), "92a67369676e616ca6726563616c6c"),
         "deep": (codec.simple(Deep()), "92a67369676e616ca464656570"),
         "resumed": (codec.simple(Resumed()), "92a67369676e616ca7726573756d6564"),

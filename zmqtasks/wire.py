@@ -173,7 +173,6 @@ Wire = (
     | Signal
 )
 
-CLOSE = Signal("close")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Any = msgspec.msgpack.Decoder(Wire).decode

@@ -130,7 +130,8 @@ class Dispatcher:
 
     def _submit(self, peer: int, message: Submit, now: float) -> None:
         ledger, refused, nested = self.ledger, [], peer in self.peers
-        for task in message.tasks:
+        plain = 0 if nested or self.queue_max is not None else self._submit_plain(message.tasks)
+        for task in message.tasks[plain:]:
             if task.state != NEW or task.id in ledger.tasks:
                 continue  # said twice
             if self.queue_max is not None and ledger.pending + task.count > self.queue_max:
@@ -146,19 +147,17 @@ class Dispatcher:
             ledger.counts[NEW] += items
             ledger.settle(CANCELLED, refused, [FULL] * len(refused))
 
-    def _plain(self, message: Submit) -> int:
-        """Take in the tasks up to the first that is more than a single one to be run at once; how many."""
+    def _submit_plain(self, tasks: list[Task]) -> int:
+        """The hot path: take in single tasks to be run at once, up to the first of another kind; how many."""
         known, push = self.ledger.tasks, self.ledger.ready.push
-        tasks = message.tasks
         count = 0
-        for count, task in enumerate(tasks):  # noqa: B007 - read behind the loop
+        for task in tasks:
             if task.needs or task.span or task.state != NEW or task.id in known or task.options.countdown:
                 break
             task.state = QUEUED
             known[task.id] = task
             push(task)
-        else:
-            count = len(tasks)
+            count += 1
         self.ledger.submitted += count
         self.ledger.counts[QUEUED] += count
         self._accepted += tasks[:count]

@@ -359,10 +359,6 @@ class Child:
                 self.unwanted.add(head.id)
         elif type(head) is wire.Signal and head.name == "recall":
             self.give_back(self.control)
-        elif head == wire.CLOSE:
-            for stream in self._streams:
-                stream.flush()
-            os._exit(0)
         elif self.inbox is not None:
             self.inbox(message)
 
