@@ -115,7 +115,10 @@ def assert_nothing_more_than(before: Belongings) -> None:
 def _plain_environment() -> Iterator[None]:
     """Tests do not see the caller's own zmqtasks settings."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("ZMQTASKS_")]:
+        ours = ("ZMQTASKS_TEST_", "ZMQTASKS_SIM_")  # the tests' own: how large a run is asked for
+        for name in [
+            name for name in os.environ if name.startswith("ZMQTASKS_") and not name.startswith(ours)
+        ]:
             patch.delenv(name)
         yield
 

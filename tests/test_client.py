@@ -416,3 +416,17 @@ def test_results_come_as_they_are_done(client: Client, gate: Gate) -> None:
     assert client.gather(quick) == [2**index for index in range(20)], "nothing waits behind the slow one"
     gate.open()
     assert slow.result() == "slow"
+
+
+def test_short_tasks_do_not_wait_behind_a_long_one(client: Client, gate: Gate) -> None:
+    def work(path: str | None) -> str:
+        return wait_at(path, "long") if path else "short"
+
+    client.gather(client.submit_many(work, [None] * 1000))  # known to be short: many go into one hand
+    before = [client.submit(work, None) for _ in range(50)]
+    long = client.submit(work, gate.path)
+    behind = [client.submit(work, None) for _ in range(100)]
+    assert [future.result(10) for future in before + behind] == ["short"] * 150
+    assert not long.done()
+    gate.open()
+    assert long.result(10) == "long"
