@@ -13,7 +13,16 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 CORE = "zmqtasks.core"
-MODULES = ("pace", "peer", "queue", "join", "ledger", "deal", "dispatch")  # in the order of their imports
+MODULES = (
+    "pace",
+    "peer",
+    "queue",
+    "join",
+    "ledger",
+    "cancels",
+    "deal",
+    "dispatch",
+)  # in the order of their imports
 
 
 class Bug(NamedTuple):
@@ -128,11 +137,11 @@ BUGS = {
     ),
     "a cancel is never answered once its peer is lost": Bug(
         "dispatch",
-        "        for question in peer.questions:\n            self._cancel(peer_id, question, now)\n",
-        "",
+        "        self.ledger.deliver(work, now)\n        self._cancels.ask_again(peer, now)\n",
+        "        self.ledger.deliver(work, now)\n",
     ),
     "a cancel by force hits whatever runs": Bug(
-        "dispatch", "        elif peer.items > 1:\n", "        elif peer.items > 99:\n"
+        "cancels", "        elif peer.items > 1:\n", "        elif peer.items > 99:\n"
     ),
     "a peer with an empty hand is overdue for ever": Bug(
         "dispatch",
@@ -164,6 +173,25 @@ BUGS = {
     ),
     "a span is found one id past its end": Bug(
         "ledger", "if key is not None and id_ < key", "if key is not None and id_ <= key"
+    ),
+    "a wait for what is settled already counts": Bug(
+        "dispatch",
+        "if peer is None or (message.on >= 0 and self.ledger.find(message.on) is None):",
+        "if peer is None:",
+    ),
+    "who falls silent is never given up": Bug(
+        "dispatch", "now - peer.heard >= silence_s", "now < peer.heard"
+    ),
+    "whoever has nothing to say is given up": Bug(
+        "dispatch", "            known.heard = now\n", "            pass\n"
+    ),
+    "all are given up when this process has stood still": Bug(
+        "dispatch",
+        "self._looked is None or now - self._looked > 2 * silence_s / LOOKS",
+        "self._looked is None",
+    ),
+    "who fell silent is blamed for what it had in hand": Bug(
+        "dispatch", 'silence_s:g} s"), now)', 'silence_s:g} s", min(peer.hand, default=-1)), now)'
     ),
     "what is in hand takes no credit": Bug(
         "deal", "(WINDOW_S * peer.slots - peer.hand_s) / cost", "WINDOW_S * peer.slots / cost"

@@ -42,6 +42,7 @@ from zmqtasks.messages import (
     SCHEDULED,
     SUCCEEDED,
     UPSTREAM_FAILED,
+    Beat,
     Cancel,
     Deep,
     Done,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 FLUSH_S = 0.002  # how old an outcome becomes in a child before its service thread sends it
 SAFETY_S = 0.4  # how long faults go on
 LIVENESS_S = 1000.0  # within which everything settles after that
+BEATS = 5  # how often a child says that it is there, within the time after which silence counts
 IDLE_S = 0.1  # how long a peer may idle beside work that another could give back
 EVENTS_MAX = 50_000
 CLIENT = 0  # the peer id of the program that submits
@@ -131,6 +133,7 @@ class World:
     poison: bool
     blobs: bool
     returns_when_waiting: bool
+    silence_s: float | None  # the dispatcher gives up who says nothing for so long
     waits_in_turn: bool  # for one task after the other, and says for which
 
     @classmethod
@@ -167,6 +170,7 @@ class World:
             poison=some(0.2),
             blobs=some(0.1),
             returns_when_waiting=some(),
+            silence_s=rng.choice((0.1, 0.3)) if some(0.25) else None,
             waits_in_turn=some(0.5),
         )
 
@@ -233,6 +237,18 @@ class Child:
         self.began = 0.0
         self.outbox: list[Done] = []
         self.started: set[int] = set()
+        self.joined = self.said = sim.now  # when it came, and when something last came from it
+        self.stood_still = -1.0  # until when it did last
+        if world.silence_s is not None:
+            self._beat(world.silence_s / BEATS)
+
+    def _beat(self, every_s: float) -> None:
+        """Its service thread, whatever the other one does."""
+        sim = self.sim
+        if not self.alive or (not sim.unsettled and not sim.faulty):  # the end of the world
+            return
+        sim.at(every_s, self._act, self._beat, every_s)
+        self.say(self.control, Beat())
 
     # ---- the thread that runs
 
@@ -446,7 +462,7 @@ class Child:
             sim.deaths[entry.id + self.item] += 1
         sim.running -= {id_ for id_ in self.started if sim.where.get(id_) is self}
         if lives_on:
-            sim.at(0.05, self._end)
+            sim.at_time(max(sim.now + 0.05, self.stopped_until + 0.02), self._end)
         else:
             self.alive = False
         sim.note(
@@ -506,7 +522,9 @@ class Sim:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._globals = machine._waiting.__globals__
-        self.machine = machine(slots=self.world.slots, queue_max=self.world.queue_max)
+        self.machine = machine(
+            slots=self.world.slots, queue_max=self.world.queue_max, silence_s=self.world.silence_s
+        )
         self.children: dict[int, Child] = {}
         self.peers = 0
         self.turn_is_due = False
@@ -536,6 +554,7 @@ class Sim:
         self.paced: set[int] = set()
         self.values: dict[tuple[int, int], Any] = {}
         self.idle_since: float | None = None
+        self.given_up = 0
         self.in_turn: list[tuple[int, Any]] = []
 
     # ---- time
@@ -710,6 +729,8 @@ class Sim:
             said = [self._short(task) for task in message.tasks] if isinstance(message, Submit) else message
             self.note(f"{peer:4} -> {said}")
         self.machine.receive(peer, message, self.clock())
+        if peer in self.children:
+            self.children[peer].said = self.now
         self.in_turn.append((peer, message))
         self._turn_soon()
 
@@ -774,7 +795,8 @@ class Sim:
     def stop(self) -> None:
         """A child stands still for a while."""
         if (child := self._victim()) is not None and child.stopped_until <= self.now:
-            child.stopped_until = self.now + self.rng.random() * 0.1
+            longest = 3 * (self.world.silence_s or 0.03)
+            child.stopped_until = child.stood_still = self.now + self.rng.random() * longest
             self.note(f"  child {child.peer} stops until {child.stopped_until * 1e3:.3f} ms")
 
     def jump(self) -> None:
@@ -788,6 +810,17 @@ class Sim:
         self.excuses.update(child.started)
         self.receive(child.peer, message)
         self.at(0.002, self.join)
+
+    def _gave_up(self, child: Child) -> None:
+        """The dispatcher takes a silent child for lost; it may live on, and come back."""
+        silence_s = self.world.silence_s
+        if silence_s is None or (
+            max(child.stood_still, child.joined) < self.now - silence_s and not self.world.late
+        ):
+            raise Wrong(f"peer {child.peer} was given up, and had not been silent")
+        self.given_up += 1
+        self.excuses.update(child.started)
+        child.die("silent", lives_on=True)
 
     def kill(self, child: Child, ending: int) -> None:
         """The host ends a child because its task is to be cancelled by force."""
@@ -857,7 +890,7 @@ class Sim:
                 and not (deadline and now < deadline <= self.eta[task.id])
             ):
                 raise Wrong(f"task {task.id} is due at {self.eta[task.id]}, the next deadline is {deadline}")
-        if deadline is not None:
+        if deadline is not None and (self.faulty or self.unsettled):
             if deadline <= now:
                 raise Wrong("the next deadline is past: the host would spin")
             self.alarm = self.at(deadline - now, self._wake_up)
@@ -917,6 +950,8 @@ class Sim:
                     self.children[peer],
                     self.machine.peers[peer].ending,
                 )
+            case End(peer) if not self.children[peer].lost:
+                self._gave_up(self.children[peer])
             case Send(peer, message):
                 self.children[peer].hear(message)
 
@@ -994,6 +1029,10 @@ class Sim:
             peer.id for peer in machine.peers.values() if peer.waiting and peer.waits_on in self.final
         ]:
             raise Wrong(f"peers {over} are taken for waiting, and what they wait for is settled")
+        if world.silence_s is not None and not world.jumps:
+            for id_ in machine.peers:
+                if (silent := self.now - self.children[id_].said) > 1.5 * world.silence_s + 0.01:
+                    raise Wrong(f"peer {id_} has said nothing for {silent:.3f} s, and is not given up")
         if refused is not None and refused != self.refused_now:
             raise Wrong(f"refused {self.refused_now}, to be refused {refused}")
 

@@ -40,14 +40,14 @@ def dealt(made: Dealer, *peers: Peer, now: float = 0.0) -> list[int]:
 @pytest.mark.parametrize("slots", [1, 3])
 def test_a_function_without_an_outcome_goes_one_a_slot(slots: int) -> None:
     made = dealer(singles(9))
-    peer = Peer(1, slots)
+    peer = Peer(1, slots, 0.0)
     assert dealt(made, peer) == [slots]
     assert dealt(made, peer) == [slots]
 
 
 def test_nothing_of_another_function_follows_one_of_unknown_cost() -> None:
     made = dealer([*singles(1, fn=8), *singles(5, start=10)], fn7=1e-6)
-    assert dealt(made, Peer(1, 1)) == [1]
+    assert dealt(made, Peer(1, 1, 0.0)) == [1]
 
 
 @pytest.mark.parametrize(
@@ -64,26 +64,26 @@ def test_nothing_of_another_function_follows_one_of_unknown_cost() -> None:
 )
 def test_a_hand_is_measured_in_time(cost: float, expected: int) -> None:
     made = dealer(singles(5000), fn7=cost)
-    assert dealt(made, Peer(1, 1)) == [min(expected, HAND_MAX)]
+    assert dealt(made, Peer(1, 1, 0.0)) == [min(expected, HAND_MAX)]
 
 
 def test_a_hand_has_a_limit_in_bytes_beyond_the_first_two() -> None:
     third = HAND_BYTES_MAX // 3
-    made, peer = dealer(singles(9, size=third), fn7=1e-6), Peer(1, 1)
+    made, peer = dealer(singles(9, size=third), fn7=1e-6), Peer(1, 1, 0.0)
     assert dealt(made, peer)[0] <= 4  # one may go over it
     full = peer.items
     assert dealt(made, peer) == [full]
-    assert dealt(dealer(singles(9, size=HAND_BYTES_MAX + 1), fn7=1e-6), Peer(1, 1))[0] in (1, 2)
+    assert dealt(dealer(singles(9, size=HAND_BYTES_MAX + 1), fn7=1e-6), Peer(1, 1, 0.0))[0] in (1, 2)
 
 
 def test_all_have_some_before_one_has_much() -> None:
-    assert dealt(dealer(singles(9), fn7=1e-6), Peer(1, 1), Peer(2, 1), Peer(3, 1)) == [3, 3, 3]
-    assert dealt(dealer(singles(1), fn7=1e-6), Peer(1, 1), Peer(2, 1)) == [1, 0]
+    assert dealt(dealer(singles(9), fn7=1e-6), Peer(1, 1, 0.0), Peer(2, 1, 0.0), Peer(3, 1, 0.0)) == [3, 3, 3]
+    assert dealt(dealer(singles(1), fn7=1e-6), Peer(1, 1, 0.0), Peer(2, 1, 0.0)) == [1, 0]
 
 
 def test_a_span_is_cut_to_measure() -> None:
     made = dealer([Task(10, 7, b"items", count=10, span=True)], fn7=1e-6)
-    peers = [Peer(1, 1), Peer(2, 1), Peer(3, 1)]
+    peers = [Peer(1, 1, 0.0), Peer(2, 1, 0.0), Peer(3, 1, 0.0)]
     assert dealt(made, *peers) == [4, 3, 3]
     parts = [task for peer in peers for task in peer.hand.values()]
     assert [(part.id, part.offset, part.count, part.state, part.attempt) for part in parts] == [
@@ -95,7 +95,7 @@ def test_a_span_is_cut_to_measure() -> None:
 
 def test_the_emptiest_is_served_first_and_the_highest_priority_dealt_first() -> None:
     made = dealer(singles(2) + singles(2, priority=9, start=10), fn7=0.003)
-    busy, idle = Peer(1, 1), Peer(2, 1)
+    busy, idle = Peer(1, 1, 0.0), Peer(2, 1, 0.0)
     busy.give([Task(99, 7, b"", state=LEASED)], 0.003)
     runs = made.deal([busy, idle], 0.0)
     assert [(peer.id, [task.id for task in run.tasks]) for peer, run in runs] == [(2, [10, 11]), (1, [0])]
@@ -103,7 +103,7 @@ def test_the_emptiest_is_served_first_and_the_highest_priority_dealt_first() -> 
 
 @pytest.mark.parametrize("flag", ["overdue", "waiting", "asked", "ending"])
 def test_who_is_given_nothing(flag: str) -> None:
-    peer = Peer(1, 1)
+    peer = Peer(1, 1, 0.0)
     setattr(peer, flag, 5 if flag == "ending" else True)
     assert not peer.open()
     assert dealt(dealer(singles(3), fn7=1e-6), peer) == [0]
@@ -111,7 +111,7 @@ def test_who_is_given_nothing(flag: str) -> None:
 
 def test_slots_limit_how_many_are_at_work_beside_those_that_wait() -> None:
     made = dealer(singles(9), slots=2, fn7=1.0)
-    peers = [Peer(index, 1) for index in range(1, 5)]
+    peers = [Peer(index, 1, 0.0) for index in range(1, 5)]
     assert dealt(made, *peers) == [1, 1, 0, 0]
     peers[0].waiting = True
     assert dealt(made, *peers) == [1, 1, 1, 0]
@@ -121,7 +121,7 @@ def test_slots_limit_how_many_are_at_work_beside_those_that_wait() -> None:
 
 def test_who_is_recalled_from() -> None:
     made = dealer([], fn7=0.01)
-    rich, poor, idle = Peer(1, 1), Peer(2, 1), Peer(3, 1)
+    rich, poor, idle = Peer(1, 1, 0.0), Peer(2, 1, 0.0), Peer(3, 1, 0.0)
     for index in range(3):
         rich.give([Task(index, 7, b"", state=LEASED)], 0.01)
     poor.give([Task(9, 7, b"", state=LEASED)], 0.01)
@@ -170,7 +170,7 @@ def test_nothing_is_lost_or_dealt_twice(batch: list[tuple[int, int, int]], peers
         tasks.append(Task(id_, fn, b"", Options(priority=priority), count=count, span=count > 1))
         id_ += count
     made = dealer(tasks, fn1=cost, fn2=cost / 100)
-    runs = made.deal([Peer(index, 1) for index in range(peers)], 0.0)
+    runs = made.deal([Peer(index, 1, 0.0) for index in range(peers)], 0.0)
     made.ledger.check()
     out = [task for _, run in runs for task in run.tasks]
     ids = [task.id + item for task in out + made.ledger.ready.tasks() for item in range(task.count)]

@@ -20,6 +20,7 @@ from zmqtasks.messages import (
     SUCCEEDED,
     UPSTREAM_FAILED,
     WAITING,
+    Beat,
     Cancel,
     Deep,
     Done,
@@ -536,3 +537,68 @@ def test_nothing_to_do_is_no_effect_and_no_deadline() -> None:
     rig = Rig()
     assert rig.turn() == []
     assert rig.machine.next_deadline() is None
+
+
+# ---- silence --------------------------------------------------------------------------------------------------------
+
+
+def beating(rig: Rig, *peers: int, seconds: float) -> list[Any]:
+    """A beat of each of `peers` every quarter of a second; all effects."""
+    effects = []
+    for _ in range(int(seconds * 4)):
+        effects += rig.say(*((peers[0], Beat()) if peers else (CLIENT,)), after=0.25)
+    return effects
+
+
+def test_who_falls_silent_is_given_up_and_what_it_had_goes_elsewhere() -> None:
+    rig = Rig(peers=2, silence_s=1.0)
+    first, second = single(10, fn=8), single(11, fn=8)
+    rig.given(first, second)
+    assert (first.peer, second.peer) == (1, 2)
+    assert beating(rig, 2, seconds=0.75) == []
+    assert rig.say(2, Beat(), after=0.25) == [End(1)]
+    assert list(rig.machine.peers) == [2]
+    assert (first.state, first.deliveries) == (QUEUED, 0)  # nobody knows what ran there: nobody is blamed
+    effects = rig.say(2, Done(0, [b"value"], pace=[(8, 1, 0.01)]))
+    assert Send(2, Run(1, [first])) in effects
+
+
+def test_what_a_peer_says_after_it_was_given_up_means_nothing() -> None:
+    rig = Rig(peers=2, silence_s=1.0)
+    task = single(10)
+    rig.given(task)
+    assert task.peer == 1
+    assert End(1) in beating(rig, 2, seconds=1.0)
+    assert rig.say(1, Done(0, [b"late"])) == []
+    assert rig.say(1, Returned([(0, 1)]), Waiting(), Beat()) == []
+    assert (task.state, task.peer) == (LEASED, 2)
+
+
+def test_any_word_counts() -> None:
+    rig = Rig(peers=1, silence_s=1.0)
+    for message in (Resumed(), Returned([]), Done(0, []), Beat()):
+        assert End(1) not in rig.say(1, message, after=0.9)
+
+
+def test_the_next_deadline_looks_at_who_is_silent() -> None:
+    assert Rig(peers=1).machine.next_deadline() is None
+    assert Rig(peers=0, silence_s=1.0).machine.next_deadline() is None
+    rig = Rig(peers=1, silence_s=1.0)
+    assert rig.machine.next_deadline() == rig.now + 0.25
+
+
+def test_a_process_that_has_stood_still_does_not_take_the_others_for_silent() -> None:
+    rig = Rig(peers=2, silence_s=1.0)
+    rig.now += 60.0
+    assert rig.turn() == []  # they may have said much since: it is on its way in
+    assert rig.say(1, Beat(), after=0.25) == []
+    assert End(2) in beating(rig, 1, seconds=1.0)
+
+
+def test_a_cancel_that_waits_for_a_silent_peer_is_answered() -> None:
+    rig = Rig(peers=2, silence_s=1.0)
+    task = single(10)
+    rig.given(task)
+    rig.say(CLIENT, Cancel(10, terminate=False, token="asked"))
+    assert Answer("asked", cancelled=True) in beating(rig, 2, seconds=1.0)
+    assert task.state == CANCELLED

@@ -6,7 +6,7 @@ import pytest
 from planted import BUGS, Bug, DoesNotApply, plant
 from sim import Sim, first_failure
 
-SEEDS_MAX = 300
+SEEDS_MAX = 600
 
 
 @pytest.mark.parametrize("name", BUGS)

@@ -44,6 +44,7 @@ def test_the_worlds_have_all_that_may_happen() -> None:
         seen["refused"] += len(sim.refused)
         seen["waits"] += sum(bool(spec.subs) for spec, _ in sim.spec_of.values())
         seen["dropped"] += len(sim.dropped)
+        seen["given up"] += sim.given_up
         for question in sim.questions:
             seen[f"cancel, terminate {question.terminate}: {question.answers}"] += 1
     assert ends.keys() == {SUCCEEDED, FAILED, CANCELLED, UPSTREAM_FAILED, DEAD}

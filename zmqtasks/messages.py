@@ -170,6 +170,10 @@ class Cancel(msgspec.Struct, frozen=True):
     count: int = 1
 
 
+class Beat(msgspec.Struct, array_like=True):
+    """Nothing but that the worker is there."""
+
+
 # ---- from a dispatcher ------------------------------------------------------------------------------------------
 
 

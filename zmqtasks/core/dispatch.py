@@ -20,10 +20,10 @@ from collections.abc import Callable
 from copy import copy
 from typing import Any, ClassVar
 
+from zmqtasks.core.cancels import Cancels
 from zmqtasks.core.deal import Dealer
-from zmqtasks.core.effects import ACCEPTED, DELIVERED, Answer, Effect, End, Record, Send
+from zmqtasks.core.effects import ACCEPTED, DELIVERED, Effect, End, Record, Send
 from zmqtasks.core.ledger import Delivery, Ledger
-from zmqtasks.core.pace import STEAL_S
 from zmqtasks.core.peer import Peer
 from zmqtasks.messages import (
     CANCELLED,
@@ -34,67 +34,79 @@ from zmqtasks.messages import (
     NEW,
     QUEUED,
     SUCCEEDED,
+    Beat,
     Cancel,
     Deep,
     Done,
     Joined,
     Lost,
     Part,
-    Recall,
     Resumed,
     Returned,
     Submit,
     Task,
-    Unwanted,
     Waiting,
 )
 
 WAITING_MAX = 64  # peers whose task may wait for others at a time
+LOOKS = 4  # how often it is looked, within the time after which silence counts, who is silent
 
 
 class Dispatcher:
     """The machine. `slots`: how many peers may be at work at a time, without those that wait (None: all of them).
 
     `queue_max`: how many tasks may be unsettled at a time; what comes above it is refused: CANCELLED, with `FULL`.
+    `silence_s`: a peer of which nothing came for so long is given up for lost (None: only when the host says so). It
+    must say something more often, be it `Beat`. If it comes back it has to join anew, under another number.
     """
 
-    def __init__(self, *, slots: int | None = None, queue_max: int | None = None) -> None:
+    def __init__(
+        self, *, slots: int | None = None, queue_max: int | None = None, silence_s: float | None = None
+    ) -> None:
         self.ledger = Ledger()
         self.peers: dict[int, Peer] = {}
         self.queue_max = queue_max
+        self.silence_s = silence_s
         self._dealer = Dealer(self.ledger, slots)
         self._inbox: list[tuple[int, Any]] = []
         self._accepted: list[Task] = []
         self._sends: list[Effect] = []
+        self._cancels = Cancels(self.ledger, self.peers, self._sends)
+        self._looked: float | None = None  # when there was a turn last
 
     # ---- the contract of a machine ------------------------------------------------------------------------------
 
-    def receive(self, peer: int, message: Any, now: float) -> None:  # noqa: ARG002 - the contract has `now`
+    def receive(self, peer: int, message: Any, now: float) -> None:
         """Note `message` of `peer`: the next turn decides."""
         self._inbox.append((peer, message))
+        if (known := self.peers.get(peer)) is not None:
+            known.heard = now
 
     def turn(self, now: float) -> list[Effect]:
         """Decide for all that was noted and all that is due; the effects are to be performed in their order."""
         inbox, self._inbox = self._inbox, []
         for peer, message in inbox:
             self._reactions[type(message)](self, peer, message, now)
+        if self.silence_s is not None:
+            self._give_up_silent(self.silence_s, now)
         ledger, dealer, peers = self.ledger, self._dealer, self.peers.values()
         if ledger.settles:
             self._resume_settled()
         ledger.release_due(now)
         if watched := [peer for peer in peers if peer.due is not None]:
             for late in dealer.overdue(watched, now):
-                self._recall(late)
+                self._cancels.recall(late)
         if ledger.ready.size:
             self._sends += [Send(peer.id, run) for peer, run in dealer.deal(peers, now)]
         if any(peer.items > peer.slots for peer in peers):
             for rich in dealer.steal(peers):
-                self._recall(rich)
+                self._cancels.recall(rich)
         effects: list[Effect] = [Record(ACCEPTED, self._accepted)] if self._accepted else []
         effects += ledger.records
         effects += ledger.settles
         effects += self._sends
-        ledger.records, ledger.settles, self._sends, self._accepted = [], [], [], []
+        ledger.records, ledger.settles, self._accepted = [], [], []
+        self._sends.clear()
         return effects
 
     def next_deadline(self) -> float | None:
@@ -102,6 +114,8 @@ class Dispatcher:
         times = [peer.due for peer in self.peers.values() if peer.due is not None]
         if (eta := self.ledger.later.next_deadline()) is not None:
             times.append(eta)
+        if self.silence_s is not None and self.peers and self._looked is not None:
+            times.append(self._looked + self.silence_s / LOOKS)
         return min(times) if times else None
 
     def check(self) -> None:
@@ -177,7 +191,7 @@ class Dispatcher:
         peer.watch(now)
         self.ledger.deliver(work, now)
         if peer.questions and not peer.asked and peer.ending < 0:
-            self._ask_again(peer, now)
+            self._cancels.ask_again(peer, now)
 
     def _done_singles(self, peer: Peer, message: Done) -> list[Delivery]:
         hand, payloads, failed = peer.hand, message.payloads, message.failed
@@ -220,9 +234,9 @@ class Dispatcher:
 
     # ---- peers ---------------------------------------------------------------------------------------------------
 
-    def _joined(self, peer: int, message: Joined, _now: float) -> None:
+    def _joined(self, peer: int, message: Joined, now: float) -> None:
         if peer not in self.peers:
-            self.peers[peer] = Peer(peer, message.slots)
+            self.peers[peer] = Peer(peer, message.slots, now)
 
     def _waiting(self, peer_id: int, message: Waiting, now: float) -> None:
         peer = self.peers.get(peer_id)
@@ -236,7 +250,7 @@ class Dispatcher:
         peer.waits_on = message.on
         peer.due = None
         if peer.items > peer.slots and not peer.asked:
-            self._recall(peer)  # dealt before this was heard: it would wait with the peer
+            self._cancels.recall(peer)  # dealt before this was heard: it would wait with the peer
 
     def _drop_unawaited(self, id_: int, now: float) -> None:
         """A recursion that is refused ends here: what nobody may wait for would only carry it on."""
@@ -254,11 +268,6 @@ class Dispatcher:
     def _resumed(self, peer_id: int, _message: Resumed, _now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
             peer.waiting = False
-
-    def _recall(self, peer: Peer) -> None:
-        peer.asked = True
-        peer.due = None
-        self._sends.append(Send(peer.id, Recall()))
 
     def _returned(self, peer_id: int, message: Returned, now: float) -> None:
         peer = self.peers.get(peer_id)
@@ -283,7 +292,7 @@ class Dispatcher:
         peer.barren = not back
         peer.overdue = peer.overdue and bool(peer.hand)  # of nothing in hand there is no progress to wait for
         peer.watch(now)
-        self._ask_again(peer, now)
+        self._cancels.ask_again(peer, now)
 
     def _lost(self, peer_id: int, message: Lost, now: float) -> None:
         peer = self.peers.pop(peer_id, None)
@@ -312,72 +321,27 @@ class Dispatcher:
                 back.remove(culprit)
                 work = self.ledger.settle(state, [culprit], [reason])
             if state == CANCELLED:
-                self._sends += [
-                    Answer(asked.token, cancelled=True) for asked in peer.questions if asked.id == culprit.id
-                ]
-                peer.questions = [asked for asked in peer.questions if asked.id != culprit.id]
+                self._cancels.answer_ended(peer, culprit.id)
         self.ledger.requeue(back)
         self.ledger.deliver(work, now)
-        for question in peer.questions:
-            self._cancel(peer_id, question, now)
+        self._cancels.ask_again(peer, now)
 
-    # ---- cancelling ----------------------------------------------------------------------------------------------
+    def _give_up_silent(self, silence_s: float, now: float) -> None:
+        """Peers of which nothing has come for too long are lost; nobody is blamed, for nobody knows what ran there."""
+        if self._looked is None or now - self._looked > 2 * silence_s / LOOKS:
+            # It was this process that stood still: what the others said meanwhile is still on its way in.
+            for peer in self.peers.values():
+                peer.heard = now
+        self._looked = now
+        for peer in [peer for peer in self.peers.values() if now - peer.heard >= silence_s]:
+            self._lost(peer.id, Lost(f"nothing was heard of it for {silence_s:g} s"), now)
+            self._sends.append(End(peer.id))
 
     def _cancel(self, _peer: int, message: Cancel, now: float) -> None:
-        if message.count > 1:
-            self._cancel_range(message, now)
-            return
-        task = self.ledger.find(message.id)
-        if task is None:
-            self._sends.append(Answer(message.token, cancelled=False))
-        elif task.state != LEASED:
-            task = self.ledger.single(task, message.id)
-            self.ledger.deliver(self.ledger.settle(CANCELLED, [task], ["cancelled before it started"]), now)
-            self._sends.append(Answer(message.token, cancelled=True))
-        else:
-            self._cancel_leased(self.peers[task.peer], message, now)
+        self._cancels.ask(message, now)
 
-    def _cancel_range(self, message: Cancel, now: float) -> None:
-        ids = range(message.id, message.id + message.count)
-        tasks = [
-            task for task in self.ledger.tasks.values() if task.id in ids and task.id + task.count - 1 in ids
-        ]
-        gone = [task for task in tasks if task.state != LEASED]
-        if gone:
-            work = self.ledger.settle(CANCELLED, gone, ["cancelled before it started"] * len(gone))
-            self.ledger.deliver(work, now)
-        for index in {task.peer for task in tasks if task.state == LEASED}:
-            peer = self.peers[index]
-            if (peer.asked or not peer.barren) and message not in peer.questions:
-                peer.questions.append(message)
-                if not peer.asked:
-                    self._recall(peer)
-
-    def _ask_again(self, peer: Peer, now: float) -> None:
-        """Something has come from `peer`: the cancels that waited for it may have their answer."""
-        questions, peer.questions = peer.questions, []
-        for question in questions:
-            self._cancel(peer.id, question, now)
-
-    def _cancel_leased(self, peer: Peer, message: Cancel, now: float) -> None:
-        """It may have started: what has not comes back when asked for, and then the answer is certain."""
-        if peer.asked:
-            peer.questions.append(message)
-        elif not peer.barren:
-            peer.questions.append(message)
-            self._recall(peer)
-        elif not message.terminate:
-            self._sends += [Send(peer.id, Unwanted(message.id)), Answer(message.token, cancelled=False)]
-        elif peer.items > 1:
-            # Outcomes of what ran before are on their way: of this task, or of others.
-            peer.questions.append(message)
-            peer.due = now + STEAL_S
-        else:
-            # It is all there is in hand, and nothing more is dealt to a peer that is ending: whatever the kill hits,
-            # it is this task or none.
-            peer.ending = message.id
-            peer.questions.append(message)
-            self._sends.append(End(peer.id))
+    def _beat(self, _peer: int, _message: Beat, _now: float) -> None:
+        """`receive` has noted when."""
 
     _reactions: ClassVar[dict[type, Callable[..., None]]] = {
         Submit: _submit,
@@ -388,4 +352,5 @@ class Dispatcher:
         Resumed: _resumed,
         Lost: _lost,
         Cancel: _cancel,
+        Beat: _beat,
     }

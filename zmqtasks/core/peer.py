@@ -12,11 +12,12 @@ from zmqtasks.messages import LEASED, Cancel, Task
 class Peer:
     """One worker: its hand, its credit, and what is asked of it."""
 
-    __slots__ = ("asked", "barren", "bytes", "due", "ending", "hand", "hand_s", "id", "items", "next_ordinal",
+    __slots__ = ("asked", "barren", "bytes", "due", "ending", "hand", "hand_s", "heard", "id", "items", "next_ordinal",
                  "overdue", "priority", "questions", "slots", "waiting", "waits_on")  # fmt: skip
 
-    def __init__(self, id_: int, slots: int) -> None:
+    def __init__(self, id_: int, slots: int, now: float) -> None:
         self.id = id_
+        self.heard = now  # when something last came from it
         self.slots = slots
         self.hand: dict[int, Task] = {}  # by ordinal, in the order of running
         self.hand_s = 0.0  # the estimate of what is in hand

@@ -1,0 +1,85 @@
+"""Cancelling: what has not started is taken out, what may have started is asked for first."""
+
+from __future__ import annotations
+
+from zmqtasks.core.effects import Answer, Effect, End, Send
+from zmqtasks.core.ledger import Ledger
+from zmqtasks.core.pace import STEAL_S
+from zmqtasks.core.peer import Peer
+from zmqtasks.messages import CANCELLED, LEASED, Cancel, Recall, Unwanted
+
+EARLY = "cancelled before it started"
+
+
+class Cancels:
+    """Answers `Cancel`, at once or when the peer that may be running the task has said what it has not started."""
+
+    def __init__(self, ledger: Ledger, peers: dict[int, Peer], sends: list[Effect]) -> None:
+        self._ledger = ledger
+        self._peers = peers
+        self._sends = sends
+
+    def ask(self, message: Cancel, now: float) -> None:
+        """A question has come, or comes up again."""
+        if message.count > 1:
+            self._ask_range(message, now)
+            return
+        ledger = self._ledger
+        task = ledger.find(message.id)
+        if task is None:
+            self._sends.append(Answer(message.token, cancelled=False))
+        elif task.state != LEASED:
+            task = ledger.single(task, message.id)
+            ledger.deliver(ledger.settle(CANCELLED, [task], [EARLY]), now)
+            self._sends.append(Answer(message.token, cancelled=True))
+        else:
+            self._ask_peer(self._peers[task.peer], message, now)
+
+    def ask_again(self, peer: Peer, now: float) -> None:
+        """Something has come from `peer`: the questions that waited for it may have their answer."""
+        questions, peer.questions = peer.questions, []
+        for question in questions:
+            self.ask(question, now)
+
+    def answer_ended(self, peer: Peer, id_: int) -> None:
+        """`peer` was ended for the task `id_`: whoever asked for that hears so."""
+        self._sends += [Answer(asked.token, cancelled=True) for asked in peer.questions if asked.id == id_]
+        peer.questions = [asked for asked in peer.questions if asked.id != id_]
+
+    def recall(self, peer: Peer) -> None:
+        """Ask for what `peer` has not started."""
+        peer.asked = True
+        peer.due = None
+        self._sends.append(Send(peer.id, Recall()))
+
+    def _ask_range(self, message: Cancel, now: float) -> None:
+        ledger, ids = self._ledger, range(message.id, message.id + message.count)
+        tasks = [task for task in ledger.tasks.values() if task.id in ids and task.id + task.count - 1 in ids]
+        if gone := [task for task in tasks if task.state != LEASED]:
+            ledger.deliver(ledger.settle(CANCELLED, gone, [EARLY] * len(gone)), now)
+        for index in {task.peer for task in tasks if task.state == LEASED}:
+            peer = self._peers[index]
+            if (peer.asked or not peer.barren) and message not in peer.questions:
+                peer.questions.append(message)
+                if not peer.asked:
+                    self.recall(peer)
+
+    def _ask_peer(self, peer: Peer, message: Cancel, now: float) -> None:
+        """It may have started: what has not comes back when asked for, and then the answer is certain."""
+        if peer.asked:
+            peer.questions.append(message)
+        elif not peer.barren:
+            peer.questions.append(message)
+            self.recall(peer)
+        elif not message.terminate:
+            self._sends += [Send(peer.id, Unwanted(message.id)), Answer(message.token, cancelled=False)]
+        elif peer.items > 1:
+            # Outcomes of what ran before are on their way: of this task, or of others.
+            peer.questions.append(message)
+            peer.due = now + STEAL_S
+        else:
+            # It is all there is in hand, and nothing more is dealt to a peer that is ending: whatever the kill hits,
+            # it is this task or none.
+            peer.ending = message.id
+            peer.questions.append(message)
+            self._sends.append(End(peer.id))
