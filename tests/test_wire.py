@@ -103,7 +103,7 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         "resumed": (codec.simple(Resumed()), "92a67369676e616ca7726573756d6564"),
         "waiting": (codec.simple(Waiting(9)), "92a777616974696e6709"),
         "unwanted": (codec.simple(Unwanted(9)), "92a8756e77616e74656409"),
-        "returned": (wire_message(wire.Rest([(3, 1), (4, 2)])), "92a872657475726e656492920301920402"),
+        "returned": (wire_message(wire.Rest([(3, 0, 1), (4, 5, 2)])), "92a872657475726e6564929303000193040502"),
         "run of one function": (
             codec.run(Run(1, [task(10), task(11)]), set(), [(7, "f", b"code")]),
             "95a372756e01919401070a92c40170c40170919307a166c404636f646590",
@@ -205,7 +205,7 @@ def test_outcomes_arrive_as_they_were_sent(ends: tuple[Link, Link]) -> None:
     assert [contents(part.payload) for part in heard.parts] == [(large, []), b"error"]
 
 
-@pytest.mark.parametrize("words", [Recall(), Deep(), Resumed(), Waiting(4), Returned([(1, 2)])])
+@pytest.mark.parametrize("words", [Recall(), Deep(), Resumed(), Waiting(4), Returned([(1, 0, 2)])])
 def test_words_arrive_as_they_were_sent(ends: tuple[Link, Link], words: Any) -> None:
     sent = wire.Rest(words.rest) if isinstance(words, Returned) else words
     (message,) = arrive(ends, codec.simple(sent))

@@ -80,7 +80,7 @@ class Outcomes(msgspec.Struct, array_like=True, tag="done"):
 class Rest(msgspec.Struct, array_like=True, tag="returned"):
     """`Returned` on the wire."""
 
-    rest: list[tuple[int, int]]
+    rest: list[tuple[int, int, int]]
 
 
 class Hello(msgspec.Struct, array_like=True, tag="hello"):

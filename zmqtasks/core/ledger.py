@@ -15,6 +15,7 @@ from zmqtasks.messages import (
     FAILED,
     FINAL_FROM,
     LEASED,
+    NEW,
     QUEUED,
     SCHEDULED,
     SUCCEEDED,
@@ -135,6 +136,18 @@ class Ledger:
             task.peer = task.ordinal = -1
             self.move(task, QUEUED)
             self.ready.push_front(task)
+
+    def give_up_queued(self) -> list[Task]:
+        """Everything that is queued: it is known here no more."""
+        tasks = self.ready.tasks()
+        for task in tasks:
+            self.ready.forget(task)
+            self.counts[QUEUED] -= task.count
+            self.submitted -= task.count
+            task.state = NEW
+            del self.tasks[task.id]
+            self.spans.discard(task.id)
+        return tasks
 
     def split(self, task: Task, items: int) -> Task:
         """Cut `items` off the front of a span; both parts are known, the front has no place yet."""
