@@ -180,8 +180,8 @@ BUGS = {
     ),
     "the queue takes one too many": Bug(
         "dispatch",
-        "ledger.pending + task.count > self.queue_max",
-        "ledger.pending + task.count > self.queue_max + 1",
+        "ledger.pending + task.count > (self.queue_max or 0)",
+        "ledger.pending + task.count > (self.queue_max or 0) + 1",
     ),
     "what is submitted twice runs twice": Bug(
         "dispatch", "if task.state != NEW or task.id in ledger.tasks:", "if task.id in ledger.tasks:"

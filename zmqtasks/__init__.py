@@ -21,6 +21,8 @@ from zmqtasks.errors import (
     RemoteError,
     TaskCancelled,
     TooDeep,
+    UnsafeConfiguration,
+    UnusableKey,
     UpstreamFailed,
     WorkerLost,
     ZmqTasksError,
@@ -66,6 +68,8 @@ __all__ = [  # noqa: RUF022 - by what they are for
     "RemoteError",
     "TaskCancelled",
     "TooDeep",
+    "UnsafeConfiguration",
+    "UnusableKey",
     "UpstreamFailed",
     "WorkerLost",
 ]

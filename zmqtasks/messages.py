@@ -32,6 +32,8 @@ class State(StrEnum):
 
 
 FULL = "the queue is full"  # the reason of a refusal
+GONE = "the broker was started anew, and has lost what was submitted: its queue was in memory only"
+LATE = "its outcome is no longer kept"  # nobody has asked for it in time
 
 FACE = (
     State.QUEUED,
@@ -114,10 +116,14 @@ class Leaving(msgspec.Struct, array_like=True):
 
 
 class Submit(msgspec.Struct):
-    """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value)."""
+    """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value).
+
+    `patient`: whoever sends them has waited until there was room, and none is refused.
+    """
 
     tasks: list[Task]
     known: dict[int, tuple[int, Any]] = {}
+    patient: bool = False
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):
@@ -147,7 +153,7 @@ class Done(msgspec.Struct, array_like=True):
 
 
 class Ended(msgspec.Struct, array_like=True, gc=False):
-    """Of what was handed out as `ordinal`, `items` from `offset` on are settled, neither by a value nor by a failure."""
+    """Of what was handed out as `ordinal`, `items` from `offset` on ended, neither by a value nor by a failure."""
 
     ordinal: int
     offset: int

@@ -16,7 +16,8 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     """One submit's options; the names are the public ones.
 
     `priority`: 0 to 9, 9 first. `countdown`: seconds (or a `timedelta`) before it may start. `name`: shown in output
-    and errors. `tags`: text by text. `max_deliveries`: how often it may be running when its worker dies.
+    and errors. `tags`: text by text. `max_deliveries`: how often it may be running when its worker dies. `queue`:
+    with a broker, only workers that take it run the task.
     """
 
     priority: int = 0
@@ -24,6 +25,7 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     name: str | None = None
     tags: dict[str, str] = {}
     max_deliveries: int = 3
+    queue: str = "default"
 
     def replace(self, **changes: Any) -> Options:
         """The same with `changes`; an unknown name is a `TypeError`, a value out of its range a `ValueError`."""
@@ -48,6 +50,8 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
             isinstance(part, str) for pair in self.tags.items() for part in pair
         ):
             raise ValueError(f"tags are a dict of text by text, not {self.tags!r}")
+        if not isinstance(self.queue, str) or not self.queue:  # type: ignore[redundant-expr]  # see above
+            raise ValueError(f"queue is the name of one, not {self.queue!r}")
         if type(self.max_deliveries) is not int or self.max_deliveries < 1:
             raise ValueError(f"max_deliveries is an int of 1 or more, not {self.max_deliveries!r}")
 

@@ -166,11 +166,12 @@ class Dispatcher:
 
     def _submit(self, peer: int, message: Submit, now: float) -> None:
         ledger, refused, nested = self.ledger, [], peer in self.peers
-        plain = 0 if nested or self.queue_max is not None else self._submit_plain(message.tasks)
+        limited = self.queue_max is not None and not message.patient
+        plain = 0 if nested or limited else self._submit_plain(message.tasks)
         for task in message.tasks[plain:]:
             if task.state != NEW or task.id in ledger.tasks:
                 continue  # said twice
-            if self.queue_max is not None and ledger.pending + task.count > self.queue_max:
+            if limited and ledger.pending + task.count > (self.queue_max or 0):
                 refused.append(task)
             else:
                 ledger.submitted += task.count
