@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench import peers
@@ -49,6 +50,11 @@ def _zmqtasks(workers: int) -> Pool:
     return Pool(client.submit, _result, _collect, lambda fn, items: list(client.map(fn, items)), client.close)
 
 
+def _brokered(workers: int, *, curve: bool = True) -> Pool:
+    client, end = importlib.import_module("bench.brokered").open_client(workers, curve=curve)
+    return Pool(client.submit, _result, _collect, lambda fn, items: list(client.map(fn, items)), end.close)
+
+
 def _executor(executor: Any) -> Pool:
     return Pool(
         submit=executor.submit,
@@ -85,6 +91,8 @@ def _multiprocessing(workers: int) -> Pool:
 
 _OPEN: dict[str, Callable[[int], Pool]] = {
     "zmqtasks": _zmqtasks,
+    "zmqtasks-brokered": _brokered,
+    "zmqtasks-brokered-ipc": partial(_brokered, curve=False),
     REFERENCE: _process_pool_executor,
     "multiprocessing.Pool": _multiprocessing,
     "loky": _loky,
@@ -145,7 +153,7 @@ def why_absent(name: str) -> str | None:
         if is_peer(name):
             reason: str | None = _of_peer(name, absent=True)()
             return reason
-        if name == "zmqtasks":
+        if name.startswith("zmqtasks"):
             importlib.import_module("zmqtasks").Client  # noqa: B018  (is it there?)
         elif name == "loky":
             importlib.import_module("loky")

@@ -193,16 +193,15 @@ def task(message: Arrived, entry: Single) -> Task:
     )
 
 
-def settled(
-    outcomes: list[tuple[Task, int, Any]], known: set[bytes] | None = None, *, afar: bool = False
-) -> Message:
-    """Outcomes for the peer that asked for these tasks."""
+def settled(tasks: list[Task], known: set[bytes] | None = None, *, afar: bool = False) -> Message:
+    """Outcomes for the peer that asked for these tasks, which have ended (`core.results.end`)."""
     out = Message(known, afar=afar)
     runs: list[tuple[int, list[Any]]] = []
     others = []
     values: list[Any] = []
     expected = -1
-    for task, state, payload in outcomes:
+    for task in tasks:
+        payload, state = task.payload, task.state
         plain = type(payload) is bytes and len(payload) < FRAME_BYTES_MIN
         if plain and state == SUCCEEDED and task.attempt == 1 and not task.span:
             if task.id != expected:

@@ -118,12 +118,14 @@ class Leaving(msgspec.Struct, array_like=True):
 class Submit(msgspec.Struct):
     """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value).
 
-    `patient`: whoever sends them has waited until there was room, and none is refused.
+    `patient`: whoever sends them has waited until there was room, and none is refused. `first`: they go ahead of all
+    others of their priority.
     """
 
     tasks: list[Task]
     known: dict[int, tuple[int, Any]] = {}
     patient: bool = False
+    first: bool = False
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):

@@ -6,6 +6,7 @@ import when it runs.
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -62,9 +63,13 @@ def tree() -> Any:
     """Build the program out of its commands."""
     import typer
 
+    from zmqtasks.cli.broker import broker
     from zmqtasks.cli.config import name_variables, read_files
     from zmqtasks.cli.demo import demo
     from zmqtasks.cli.keys import keys
+    from zmqtasks.cli.look import explain, list_tasks, status
+    from zmqtasks.cli.tasks import cancel, result, submit
+    from zmqtasks.cli.worker import worker
 
     def version(asked: bool) -> None:
         if asked:
@@ -90,9 +95,22 @@ def tree() -> Any:
     app.callback()(program)
     app.command()(demo)
     app.add_typer(keys, name="keys")
+    for command in (broker, worker, submit, result, cancel):
+        app.command()(command)
+    app.command("list")(list_tasks)
+    app.command()(status)
+    app.command()(explain)
     commands: Any = typer.main.get_command(app)
     name_variables(commands)
+    _unfold(commands)
     return commands
+
+
+def _unfold(command: Any) -> None:
+    """Let a paragraph of help be one line, so that it is folded where the terminal ends and nowhere else."""
+    command.help = re.sub(r"(?<=\S)\n(?=\S)", " ", command.help or "")
+    for below in getattr(command, "commands", {}).values():
+        _unfold(below)
 
 
 def _complain(text: str) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from zmqtasks.cli.exits import CommandError, Exit
+from zmqtasks.cli.options import AsJson, Debug
+from zmqtasks.cli.output import Column, records
 from zmqtasks.errors import UnusableKey
 from zmqtasks.keys import ROLES, KeyStore
 
-NOT_FOUND = 6
-"""The exit code where there is no key of that name."""
+_KEYS = (Column("NAME", "name"), Column("ROLE", "role"), Column("PUBLIC KEY", "public"))
 
 
 class Role(StrEnum):
@@ -23,11 +23,6 @@ class Role(StrEnum):
     WORKER = "worker"
     OBSERVER = "observer"
 
-
-_Debug = Annotated[
-    bool, typer.Option("--debug", envvar="ZMQTASKS_DEBUG", help="Show the traceback of an error.")
-]
-_Json = Annotated[bool, typer.Option("--json", envvar="ZMQTASKS_JSON", help="Print the keys as JSON.")]
 
 keys = typer.Typer(
     help="""Who may connect to the broker of this machine: a key file for each.
@@ -48,7 +43,7 @@ keys = typer.Typer(
 
 
 @keys.command()
-def init(debug: _Debug = False) -> None:  # noqa: ARG001 - for the help; `main` looks for it
+def init(debug: Debug = False) -> None:  # noqa: ARG001 - for the help; `main` looks for it
     """Make keys that may serve other machines: once, on the broker's machine.
 
     Example: zmqtasks keys init. What is there is kept; a second time changes nothing.
@@ -69,7 +64,7 @@ def init(debug: _Debug = False) -> None:  # noqa: ARG001 - for the help; `main` 
 def add(
     role: Annotated[Role, typer.Argument(help="client submits, worker runs tasks, observer only looks.")],
     name: Annotated[str, typer.Argument(help="A name of your choice, for `list` and `revoke`.")],
-    debug: _Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
+    debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
     """Make one more key, so that it can be revoked alone.
 
@@ -87,31 +82,25 @@ def add(
 
 
 @keys.command("list")
-def list_keys(as_json: _Json = False, debug: _Debug = False) -> None:  # noqa: ARG001 - for the help
+def list_keys(as_json: AsJson = False, debug: Debug = False) -> None:  # noqa: ARG001 - for the help
     """Show the keys that the broker admits.
 
     Example: zmqtasks keys list --json
     """
     store = KeyStore()
     entries = store.entries()
-    if as_json:
-        shown = [{"name": entry.name, "role": entry.role, "public": entry.public} for entry in entries]
-        print(json.dumps({"folder": str(store.folder), "initialised": store.initialised, "keys": shown}))
-        return
-    if not entries:
-        print(f"No keys in {store.folder} (zmqtasks keys init makes them)")
-        return
-    width = max(len(entry.name) for entry in entries)
-    for entry in entries:
-        print(f"{entry.name:{width}}  {entry.role:8}  {entry.public}")
-    if not store.initialised:
-        print("For this machine only (zmqtasks keys init lets others in).")
+    found = [{"name": entry.name, "role": entry.role, "public": entry.public} for entry in entries]
+    document = {"folder": str(store.folder), "initialised": store.initialised, "keys": found}
+    nothing = f"no keys in {store.folder} (zmqtasks keys init makes them)"
+    records(found, _KEYS, as_json=as_json, document=document, nothing=nothing)
+    if entries and not (as_json or store.initialised):
+        typer.echo("For this machine only (zmqtasks keys init lets others in).", err=True)
 
 
 @keys.command()
 def revoke(
     name: Annotated[str, typer.Argument(help="As in `zmqtasks keys list`.")],
-    debug: _Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
+    debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
     """Admit a key no longer: a running broker stops listening to it within a second.
 
@@ -122,8 +111,7 @@ def revoke(
     except UnusableKey:  # there is no store
         found = False
     if not found:
-        sys.stderr.write(f"zmqtasks: there is no key {name!r} (see zmqtasks keys list)\n")
-        raise typer.Exit(NOT_FOUND)
+        raise CommandError(f"there is no key {name!r} (see zmqtasks keys list)", Exit.NOT_FOUND)
     print(f"Revoked {name}.")
 
 

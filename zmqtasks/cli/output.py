@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import typer
 
-__all__ = ["Column", "age", "duration", "json_document", "record", "records"]
+__all__ = ["Column", "age", "duration", "json_document", "printable", "record", "records", "size"]
 
 _JUST_NOW_S = 0.0005
 
@@ -39,7 +39,7 @@ class Column(NamedTuple):
     def cell(self, record: Mapping[str, Any]) -> str:
         """Return what this column shows of a record, in one line: "-" where there is nothing."""
         value = record.get(self.key)
-        return "-" if value is None or value == "" else _printable(self.show(value))
+        return "-" if value is None or value == "" else printable(self.show(value))
 
 
 def records(
@@ -90,6 +90,16 @@ def duration(seconds: float) -> str:
     return f"{number:.1f} {unit}" if tenths else f"{number:.0f} {unit}"
 
 
+def size(nbytes: int) -> str:
+    """Return bytes as people say them: "300 B", "1.5 kB", "20 MB"."""
+    number, unit = float(nbytes), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 999.5 or unit == "TB":
+            break
+        number /= 1000
+    return f"{number:.1f} {unit}" if unit != "B" and number < 9.95 else f"{number:.0f} {unit}"
+
+
 def age(seconds: float) -> str:
     """Return how long ago something was, in seconds, or with a negative number how far off it is."""
     return f"in {duration(-seconds)}" if seconds < 0 else f"{duration(seconds)} ago"
@@ -131,6 +141,6 @@ def _table(columns: Sequence[Column], found: Sequence[Mapping[str, Any]]) -> Non
     Console(highlight=False).print(table)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Escape what would move the cursor or break the line: names come from other people's programs."""
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

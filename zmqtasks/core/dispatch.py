@@ -165,7 +165,7 @@ class Dispatcher:
     # ---- tasks ---------------------------------------------------------------------------------------------------
 
     def _submit(self, peer: int, message: Submit, now: float) -> None:
-        ledger, refused, nested = self.ledger, [], peer in self.peers
+        ledger, refused, nested = self.ledger, [], message.first or peer in self.peers
         limited = self.queue_max is not None and not message.patient
         plain = 0 if nested or limited else self._submit_plain(message.tasks)
         for task in message.tasks[plain:]:

@@ -79,7 +79,8 @@ class Node:
             if kind is Settle:
                 self._settled(effect)  # type: ignore[arg-type]  # that is its type
             elif isinstance(effect, Answer):
-                up.append(self._answer(effect))
+                if effect.token is not None:
+                    up.append(self._answer(effect))
             elif kind is not Record:
                 down.append(effect)
                 if kind is Send and type(effect.message) is Deep:  # type: ignore[union-attr]  # likewise
@@ -141,7 +142,14 @@ class Node:
             task.face = ordinal
             if task.options.countdown:  # it is over
                 task.options = task.options.replace(countdown=0.0)
-        self.machine.receive(ABOVE, Submit(message.tasks), now)
+        # What its own tasks wait for goes ahead of the rest: a recursion runs depth first here too.
+        awaited = self.machine.waits.elsewhere
+        first = [task for task in message.tasks if task.id in awaited] if awaited else []
+        others = [task for task in message.tasks if task.id not in awaited] if first else message.tasks
+        if others:
+            self.machine.receive(ABOVE, Submit(others), now)
+        if first:
+            self.machine.receive(ABOVE, Submit(first, first=True), now)
         if self._leaving:  # it has crossed the word
             self.receive(ABOVE, Recall(), now)
 

@@ -17,9 +17,9 @@ from zmqtasks import codec, visit, wire
 from zmqtasks.catalog import Catalog
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, End, Send, Settle
-from zmqtasks.core.results import Result, Results
+from zmqtasks.core.results import Results, end
 from zmqtasks.keys import KeyStore, is_on_this_machine, require_safe_bind
-from zmqtasks.messages import CANCELLED, LATE, Cancel, Run
+from zmqtasks.messages import Cancel, Run, Task
 from zmqtasks.nodes.asks import Asker
 from zmqtasks.nodes.guests import Guests
 from zmqtasks.nodes.loop import Loop
@@ -88,9 +88,8 @@ class Broker:
             self._authenticator = Authenticator(self._context, store)
             self._loop.watch(self._authenticator)
         self._monitor = Monitor(socket, zmq.EVENT_DISCONNECTED)
-        for address in addresses:
-            socket.bind(address)
-        self.address = bytes(socket.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
+        self.addresses = [_bound(socket, address) for address in addresses]
+        self.address = self.addresses[-1]
         mailbox = Mailbox(socket)
         self._loop.watch(mailbox)
         self._loop.watch(self._monitor)
@@ -144,7 +143,7 @@ class Broker:
             return
         try:
             if type(mail.message.head) is visit.Enter:
-                self._requests.forget(self._guests.enter(mail, mail.message.head, user, now))
+                self._results.drop(self._guests.enter(mail, mail.message.head, user, now))
             elif (visitor := self._guests.by_route.get(mail.sender)) is not None:
                 self._requests.hear(visitor, mail.message, now)
             else:
@@ -204,17 +203,20 @@ class Broker:
             self._guests.tell(node, message)
 
     def _settle(self, effect: Settle, now: float) -> None:
-        state, requests, results = effect.state, self._requests, self._results
+        by_face: dict[Any, list[Task]] = {}
         for task, payload in zip(effect.tasks, effect.payloads, strict=True):
-            face = task.face
-            if type(face) is Asker and face.peer in self._guests.nodes:
-                requests.asks.settle(face, task, state, payload)
+            by_face.setdefault(task.face, []).append(task)
+            end(task, payload)
+        for face, tasks in by_face.items():
+            peer = face.peer if type(face) is Asker else -1
+            if peer in self._guests.nodes:  # a task of its children has asked
+                self._requests.asks.settle(face, tasks)
                 continue
-            result = results.put(task, state, payload, now)
-            requests.settled(result)
-            if type(face) is Asker and (session := self._guests.sessions.get(face.peer)) is not None:
-                session.waiting.append((task.id, task.count))
-                requests.touched.add(session.number)
+            nbytes = self._results.put(tasks, now)
+            if (session := self._guests.sessions.get(peer)) is not None:
+                session.waiting.append((tasks, nbytes))
+                self._requests.touched.add(session.number)
+        self._requests.settled()
 
     def _tell(self, session: Session) -> None:
         """Whatever a client is to know, as far as it has confirmed what was sent before."""
@@ -224,22 +226,16 @@ class Broker:
         if session.taken != session.told_taken:
             session.told_taken = session.taken
             self._guests.tell(visitor, visit.Taken(session.taken))
-        at, waiting = self._results.at, session.waiting
+        waiting = session.waiting
         while waiting and session.on_the_way < WINDOW_BYTES:
-            outcomes: list[tuple[Any, int, Any]] = []
-            names: list[tuple[int, int]] = []
-            nbytes = 0
+            tasks, nbytes = waiting.popleft()
             while waiting and nbytes < BATCH_BYTES:
-                name = waiting.popleft()
-                result = at(name[0])
-                if result is None:  # pushed out by later ones
-                    result = Result(*name, CANCELLED, 0, LATE, span=True, until=0.0)
-                names.append(name)
-                outcomes.append((result, result.state, result.payload))
-                nbytes += result.nbytes
-            session.sent.append((names, nbytes))
+                more, of_more = waiting.popleft()
+                tasks = tasks + more
+                nbytes += of_more
+            session.sent.append((tasks, nbytes))
             session.on_the_way += nbytes
-            self._guests.mail(visitor, codec.settled(outcomes, visitor.known, afar=True))
+            self._guests.mail(visitor, codec.settled(tasks, visitor.known, afar=True))
 
     def _close(self) -> None:
         for visitor in list(self._guests.by_route.values()):
@@ -250,3 +246,12 @@ class Broker:
             self._authenticator.close()
         self._context.term()
         self._loop.close()
+
+
+def _bound(socket: zmq.Socket[bytes], address: str) -> str:
+    """Where it listens now; an `OSError` with the address as its `filename` if it cannot."""
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, error.strerror, address) from None
+    return bytes(socket.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")

@@ -9,11 +9,11 @@ import zmq
 from zmqtasks import codec, visit, wire
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.lanes import Lanes
-from zmqtasks.messages import Joined, Lost
+from zmqtasks.messages import Joined, Lost, Task
 from zmqtasks.nodes.crew import SESSIONS_MAX
 from zmqtasks.nodes.ids import SESSION_MAX
 from zmqtasks.nodes.mailbox import Mail, Mailbox
-from zmqtasks.nodes.visitor import Outcome, Session, Visitor
+from zmqtasks.nodes.visitor import Session, Visitor
 from zmqtasks.nodes.zap import User
 
 BEAT_S = 1.0  # how often a node says that it is there
@@ -42,7 +42,7 @@ class Guests:
 
     # ---- coming --------------------------------------------------------------------------------------------------
 
-    def enter(self, mail: Mail, about: visit.Enter, user: User | None, now: float) -> list[Outcome]:
+    def enter(self, mail: Mail, about: visit.Enter, user: User | None, now: float) -> list[Task]:
         """Somebody says who he is; what a client that is back has confirmed. `user`: None where all are one's own."""
         if (reason := _objection(about, user)) is not None:
             self.refuse(mail.sender, reason)
@@ -55,7 +55,7 @@ class Guests:
                     self._old_news[descriptor] = self._old_news.get(descriptor, 0) + 1
         role = user.role if user is not None else about.role
         visitor = Visitor(mail.sender, role, ":".join(user) if user is not None else "", descriptor, about)
-        confirmed: list[Outcome] = []
+        confirmed: list[Task] = []
         taken = -1
         if about.role == "worker":
             visitor.number = self._number(SESSIONS_MAX)
@@ -73,7 +73,7 @@ class Guests:
             else:
                 session = Session(self._number(1), about.session, visitor.user)
                 self.sessions[session.number] = self._by_token[about.session] = session
-            session.visitor = visitor
+            session.visitor, session.python, session.patient = visitor, about.python, about.patient
             visitor.session, visitor.number = session, session.number
         self.by_route[mail.sender] = self._by_descriptor[descriptor] = visitor
         self.tell(visitor, visit.Welcome(self._cluster_id, visitor.number, taken, self.slots, BEAT_S))

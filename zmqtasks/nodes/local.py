@@ -21,6 +21,7 @@ from zmqtasks import codec, wire
 from zmqtasks.blobs import Shelf
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, End, Send, Settle
+from zmqtasks.core.results import end
 from zmqtasks.errors import ClientClosed, ForkedClient
 from zmqtasks.functions import Functions
 from zmqtasks.messages import CANCELLED, DEAD, QUEUED, Cancel, Joined, Report, Run, Submit, Task
@@ -280,7 +281,8 @@ class LocalCluster:
             face = task.face
             task.face = None
             if type(face) is Asker:
-                self._asks.settle(face, task, state, payload)
+                end(task, payload)
+                self._asks.settle(face, [task])
             else:
                 face.settle(task, state, payload)
 

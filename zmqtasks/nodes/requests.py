@@ -10,14 +10,14 @@ from zmqtasks import codec, visit, wire
 from zmqtasks.catalog import Catalog
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer
-from zmqtasks.core.results import Result, Results
+from zmqtasks.core.results import Results, known
 from zmqtasks.keys import may
-from zmqtasks.messages import QUEUED, SUCCEEDED, Answered, Cancel, Submit
+from zmqtasks.messages import QUEUED, SUCCEEDED, Answered, Cancel, Submit, Task
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.guests import Guests
 from zmqtasks.nodes.inspection import Inspection
 from zmqtasks.nodes.mailbox import Mailbox
-from zmqtasks.nodes.visitor import Outcome, Session, Visitor
+from zmqtasks.nodes.visitor import Session, Visitor
 
 _VERBS: dict[type, str] = {
     wire.Asked: "submit",
@@ -96,6 +96,8 @@ class Requests:
     def _signal(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
         if message.head.name == "bye":
             self._guests.leave(visitor, "it has left", now)
+            if visitor.session is not None:
+                visitor.session.end()
         else:
             self._core_word(visitor, message, now)
 
@@ -105,26 +107,24 @@ class Requests:
         for blob in message.head.blobs:
             self._mailbox.keep(visitor.route, blob.digest, message.buffer(blob.buffer, blob.digest))
         if visitor.session is None:  # a node's task waits for it: it must not wait for room
-            self._submit(visitor, message, now, patient=True)
+            self._submit(visitor.number, visitor.about.python, message, now, patient=True)
         else:
             visitor.session.backlog.append(message)
             self.touched.add(visitor.session.number)
 
     def take_in(self, session: Session, now: float) -> None:
         """What a client has submitted, as far as there is room, or it wants to hear that there is none."""
-        visitor, queue_max = session.visitor, self._dispatcher.queue_max
-        if visitor is None:
-            return
-        patient = visitor.about.patient
+        patient, queue_max = session.patient, self._dispatcher.queue_max
         room = None if queue_max is None else queue_max - self._dispatcher.ledger.pending
         while session.backlog and (room is None or room > 0 or not patient):
-            taken = self._submit(visitor, session.backlog.popleft(), now, patient=patient)
+            message = session.backlog.popleft()
+            taken = self._submit(session.number, session.python, message, now, patient=patient)
             room = None if room is None else room - taken
             session.taken += 1
 
-    def _submit(self, visitor: Visitor, message: wire.Arrived, now: float, *, patient: bool) -> int:
-        submit = self.asks.submit(visitor.number, message)
-        python, lane, results = visitor.about.python, self._guests.lane, self._results
+    def _submit(self, number: int, python: str, message: wire.Arrived, now: float, *, patient: bool) -> int:
+        submit = self.asks.submit(number, message)
+        lane, results = self._guests.lane, self._results
         usual = lane("default", python, now)
         tasks = submit.tasks
         if len(results):  # what is said once more may have been settled before
@@ -136,8 +136,8 @@ class Requests:
             items += task.count
             for need in task.needs:
                 if need not in submit.known and (result := results.find(need)) is not None:
-                    submit.known[need] = result.known(need)
-        self._dispatcher.receive(visitor.number, Submit(tasks, submit.known, patient=patient), now)
+                    submit.known[need] = known(result, need)
+        self._dispatcher.receive(number, Submit(tasks, submit.known, patient=patient), now)
         return items
 
     # ---- asking --------------------------------------------------------------------------------------------------
@@ -157,13 +157,8 @@ class Requests:
     def _got(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
         if visitor.session is None:
             raise ValueError("a node has no session")
-        self.forget(visitor.session.confirm(message.head.count))
+        self._results.drop(visitor.session.confirm(message.head.count))
         self.touched.add(visitor.session.number)
-
-    def forget(self, outcomes: list[Outcome]) -> None:
-        """These have arrived."""
-        for id_, _ in outcomes:
-            self._results.drop(id_)
 
     def _fetch(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
         token, id_, wait = message.head.token, message.head.id, message.head.wait
@@ -176,15 +171,14 @@ class Requests:
         else:
             self._guests.tell(visitor, wire.Fetched(token, 0, 0, None, -1, []))
 
-    def settled(self, result: Result) -> None:
-        """Whoever has asked for this outcome gets it."""
-        if self._fetches:
-            ids = range(result.id, result.id + result.count)
-            for id_ in [id_ for id_ in self._fetches if id_ in ids]:
+    def settled(self) -> None:
+        """Some are: whoever has asked for one of these outcomes gets it."""
+        for id_ in list(self._fetches):
+            if (result := self._results.find(id_)) is not None:
                 for visitor, token in self._fetches.pop(id_):
                     self._fetched(visitor, token, id_, result)
 
-    def _fetched(self, visitor: Visitor, token: int, id_: int, result: Result) -> None:
+    def _fetched(self, visitor: Visitor, token: int, id_: int, result: Task) -> None:
         out = wire.Message(visitor.known, afar=True)
         payload = out.outcome(result.state, result.payload)
         index = id_ - result.id if result.span and result.state == SUCCEEDED else -1

@@ -56,6 +56,7 @@ class Stay:
         ] = {}  # children's, by the token that went up: child, its token
         self._idle_since: float | None = None
         self._look_again: float | None = None
+        self._gives_up = self._gave_up = False  # what runs here is to end, and has ended
         self._children = Children(
             loop, self._given, plan.slots, plan.cpus, welcome.cluster_id, "zmqtasks.context", welcome.first
         )
@@ -77,6 +78,8 @@ class Stay:
         if now >= self._beat_at:
             self._beat_at = now + self._beat_s
             self._dealer.send(codec.simple(Beat()))
+        if self._gives_up:
+            return now if self._node.idle else self._beat_at
         self._look_again = children.staff(self._node.machine.peers.values(), now)
         if children.broken:
             self.trouble = "no worker process comes up: see what they wrote to standard error"
@@ -91,10 +94,15 @@ class Stay:
         self._dealer.send(codec.simple(Leaving()))
         self._node.leave(now)
 
-    def give_up(self, _now: float) -> None:
-        """End what runs: it goes back with the rest."""
-        for peer in list(self._children.by_peer):
-            self._children.kill(peer)
+    def give_up(self, now: float) -> None:
+        """End what runs: it goes back with the rest. Called until `is_over`."""
+        if not self._gives_up:
+            self._gives_up = True
+            for peer in list(self._children.by_peer):
+                self._children.kill(peer)
+        elif not (self._children.by_peer or self._gave_up):
+            self._gave_up = True
+            self._node.receive(ABOVE, Recall(), now)
 
     @property
     def is_over(self) -> bool:
@@ -207,13 +215,13 @@ class Stay:
 
     def _settled(self, message: wire.Arrived) -> None:
         """Outcomes of what tasks here have submitted, to those that wait for them."""
-        by_child: dict[int, list[tuple[Task, int, Any]]] = {}
+        by_child: dict[int, list[Task]] = {}
         ids: list[int] = []
         for id_, items, state, attempt, payload in codec.settled_outcomes(message):
             ids.append(id_)
             if (child := self._child_of(id_)) is not None:
-                task = Task(id_, 0, b"", count=items, span=items > 1, attempt=attempt)
-                by_child.setdefault(child.peer, []).append((task, state, _here(payload)))
+                task = Task(id_, 0, _here(payload), count=items, span=items > 1, state=state, attempt=attempt)
+                by_child.setdefault(child.peer, []).append(task)
         for peer, outcomes in by_child.items():
             self._children.tell(peer, codec.settled(outcomes))
         self._node.settled(ids)

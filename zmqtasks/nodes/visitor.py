@@ -6,8 +6,9 @@ from collections import deque
 
 from zmqtasks import visit, wire
 from zmqtasks.core.lanes import Taker
+from zmqtasks.messages import Task
 
-Outcome = tuple[int, int]  # the first id, and how many from there on
+Ended = tuple[list[Task], int]  # tasks, and their bytes as results
 
 
 class Visitor:
@@ -43,30 +44,35 @@ class Session:
         self.token = token
         self.user = user
         self.visitor: Visitor | None = None  # while it is connected
+        self.python = ""  # what its functions were made with
+        self.patient = True
         self.taken = 0  # how many `Asked` were taken in
         self.told_taken = 0
         self.backlog: deque[wire.Arrived] = deque()  # `Asked` that wait until there is room
-        self.waiting: deque[Outcome] = deque()  # outcomes that are to be sent
+        self.waiting: deque[Ended] = deque()  # outcomes that are to be sent
         self.confirmed = 0  # how many `Settled` it has had
-        self.sent: deque[tuple[list[Outcome], int]] = (
-            deque()
-        )  # those that it has not confirmed, with their bytes
+        self.sent: deque[Ended] = deque()  # those that it has not confirmed
         self.on_the_way = 0  # their bytes together
 
-    def confirm(self, count: int) -> list[Outcome]:
+    def confirm(self, count: int) -> list[Task]:
         """It has had `count` messages: what it had not confirmed before."""
-        outcomes: list[Outcome] = []
+        outcomes: list[Task] = []
         while self.confirmed < count and self.sent:
-            of_message, nbytes = self.sent.popleft()
-            outcomes += of_message
+            tasks, nbytes = self.sent.popleft()
+            outcomes += tasks
             self.on_the_way -= nbytes
             self.confirmed += 1
         return outcomes
 
     def send_again(self) -> None:
         """It is back: what it had not confirmed has to be sent once more."""
-        for outcomes, _ in reversed(self.sent):
-            self.waiting.extendleft(reversed(outcomes))
+        self.waiting.extendleft(reversed(self.sent))
+        self.sent.clear()
+        self.on_the_way = 0
+
+    def end(self) -> None:
+        """It has left for good: what it has not heard stays with the results."""
+        self.waiting.clear()
         self.sent.clear()
         self.on_the_way = 0
 

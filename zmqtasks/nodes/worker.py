@@ -41,6 +41,7 @@ class Worker:
         self._stops = 0
         self._kill_at: float | None = None  # when a warm stop has taken too long
         self._said = ""
+        self.has_joined = False  # a broker has taken this worker in, once at least
 
     def stop(self, *, cold: bool = False) -> None:
         """From a signal handler: the first time, finish what runs and give back the rest; the second, give back all."""
@@ -134,6 +135,7 @@ class Worker:
             if type(head) is Welcome:
                 self._end_stay()
                 self._stay = Stay(head, self._loop, self._dealer, self._plan, now)
+                self.has_joined = True
                 self._say(f"at {self._dealer.address}, {self._plan.slots} at a time")
             elif type(head) is Refused:
                 return head.reason if head.final else AGAIN
