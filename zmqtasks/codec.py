@@ -21,6 +21,7 @@ from zmqtasks.messages import (
 )
 from zmqtasks.options import DEFAULT_OPTIONS
 from zmqtasks.wire import (
+    Again,
     Arrived,
     Asked,
     Dropped,
@@ -43,7 +44,7 @@ _SIGNALS = {name: kind for kind, name in _NAMES.items()}
 def run(message: Run, known: set[bytes], functions: Functions) -> Message:
     """`Run` for a child that has `known`; `functions` are new to it."""
     out = Message(known)
-    entries: list[Group | Single] = []
+    entries: list[Group | Single | Again] = []
     group: Group | None = None
     expected = fn = -1
     for task in message.tasks:
@@ -73,9 +74,13 @@ def single(task: Task, out: Message) -> Single:
     inputs = [[out.payload(value.payload), value.index] for value in task.inputs]
     count = task.count if task.span else 0
     options = None if task.options is DEFAULT_OPTIONS else task.options
-    return Single(
-        task.fn, task.id, out.payload(task.payload), count, task.offset, task.attempt, inputs, options
-    )
+    payload, offset, course = out.payload(task.payload), task.offset, task.course
+    if course is None:
+        return Single(task.fn, task.id, payload, count, offset, task.attempt, inputs, options)
+    attempt = 1 + course.retries + task.deliveries  # what was handed out and has not started is none
+    if not course.log:
+        return Single(task.fn, task.id, payload, count, offset, attempt, inputs, options)
+    return Again(task.fn, task.id, payload, count, offset, attempt, inputs, options, list(course.log))
 
 
 def tasks(message: Arrived) -> Iterator[tuple[int, int, int, Any, Single | None]]:
@@ -156,7 +161,7 @@ def done(message: Done) -> Message:
             payloads[index] = out.payload(payload)
     for part in message.parts:
         part.payload = out.payload(part.payload)
-    out.head = Outcomes(message.first, payloads, message.failed, message.parts, message.pace)
+    out.head = Outcomes(message.first, payloads, message.failed, message.parts, message.pace, message.asks)
     return out
 
 
@@ -180,7 +185,7 @@ def core_message(message: Arrived) -> Any:
                 head.payloads[index] = message.payload(payload)
         for part in head.parts:
             part.payload = message.payload(part.payload)
-        return Done(head.first, head.payloads, head.failed, head.parts, head.pace)
+        return Done(head.first, head.payloads, head.failed, head.parts, head.pace, head.asks)
     if type(head) is Rest:
         return Returned(head.rest)
     if type(head) is Waits:

@@ -13,6 +13,8 @@ __all__ = [
     "QueueFull",
     "RemoteError",
     "TaskCancelled",
+    "TaskExpired",
+    "TimeLimitExceeded",
     "TooDeep",
     "UpstreamFailed",
     "WorkerLost",
@@ -50,6 +52,14 @@ class QueueFull(ZmqTasksError):  # noqa: N818 - the public name
 
 class TaskCancelled(ZmqTasksError, CancelledError):  # noqa: N818 - the public name
     """Raised by the future of a task that was cancelled; also a `concurrent.futures.CancelledError`."""
+
+
+class TaskExpired(ZmqTasksError):  # noqa: N818 - the public name
+    """Raised by the future of a task that had not started when its time (`expires`) was over: it never ran."""
+
+
+class TimeLimitExceeded(ZmqTasksError, TimeoutError):  # noqa: N818 - the public name
+    """Raised by the future of a task that ran for longer than its `time_limit`: its worker was ended and replaced."""
 
 
 class TooDeep(ZmqTasksError, RecursionError):  # noqa: N818 - the public name

@@ -3,10 +3,11 @@
 The life of a task:
 
     submit --> WAITING ----> QUEUED <----> LEASED --> SUCCEEDED | FAILED
-       |        (needs)        ^  |          |
-       +-----> SCHEDULED ------+  |          +------> DEAD (its worker died of it too often)
-       |        (countdown)       |
-       +--------------------------+---> CANCELLED | UPSTREAM_FAILED
+       |        (needs)        ^  |          | |
+       +-----> SCHEDULED ------+  |          | +----> DEAD (its worker died of it too often)
+       |        (countdown)    |  |          v
+       |                       +--|------ RETRYING (its backoff)
+       +--------------------------+---> CANCELLED | UPSTREAM_FAILED | EXPIRED
 
 QUEUED tasks are dealt to peers that have credit; what is dealt is LEASED, whether it has started or waits in the
 peer's hand. It comes back to QUEUED when it is recalled unstarted or when its peer is lost; only the task that was
@@ -24,7 +25,9 @@ from zmqtasks.core.cancels import Cancels
 from zmqtasks.core.deal import Dealer
 from zmqtasks.core.effects import ACCEPTED, DELIVERED, Effect, End, Record, Send
 from zmqtasks.core.ledger import Delivery, Ledger
+from zmqtasks.core.limits import Limits, ask_of, text_of
 from zmqtasks.core.peer import Peer
+from zmqtasks.core.retry import Retries
 from zmqtasks.messages import (
     CANCELLED,
     DEAD,
@@ -34,8 +37,10 @@ from zmqtasks.messages import (
     NEW,
     QUEUED,
     SUCCEEDED,
+    Ask,
     Beat,
     Cancel,
+    Claimed,
     Deep,
     Done,
     Joined,
@@ -47,6 +52,7 @@ from zmqtasks.messages import (
     Task,
     Waiting,
 )
+from zmqtasks.options import DEFAULT_OPTIONS
 
 WAITING_MAX = 64  # peers whose task may wait for others at a time
 LOOKS = 4  # how often it is looked, within the time after which silence counts, who is silent
@@ -58,19 +64,24 @@ class Dispatcher:
     `queue_max`: how many tasks may be unsettled at a time; what comes above it is refused: CANCELLED, with `FULL`.
     `silence_s`: a peer of which nothing came for so long is given up for lost (None: only when the host says so). It
     must say something more often, be it `Beat`. If it comes back it has to join anew, under another number.
+    `retries`: what fails is retried and what is late expires here; else that is for the dispatcher above, and a task
+    whose failure asks for a retry ends FAILED with its `ask`. `limits`: a peer is ended where a time limit is over.
     """
 
     def __init__(
-        self, *, slots: int | None = None, queue_max: int | None = None, silence_s: float | None = None
-    ) -> None:
+        self, *, slots: int | None = None, queue_max: int | None = None, silence_s: float | None = None,
+        retries: bool = True, limits: bool = True,
+    ) -> None:  # fmt: skip
         self.ledger = Ledger()
         self.peers: dict[int, Peer] = {}
         self.queue_max = queue_max
         self.silence_s = silence_s
-        self._dealer = Dealer(self.ledger, slots)
         self._inbox: list[tuple[int, Any]] = []
         self._accepted: list[Task] = []
         self._sends: list[Effect] = []
+        self._retries = Retries(self.ledger, here=retries)
+        self._limits = Limits(self.peers, self._sends, here=limits)
+        self._dealer = Dealer(self.ledger, slots)
         self._cancels = Cancels(self.ledger, self.peers, self._sends)
         self._looked: float | None = None  # when there was a turn last
 
@@ -90,14 +101,21 @@ class Dispatcher:
         if self.silence_s is not None:
             self._give_up_silent(self.silence_s, now)
         ledger, dealer, peers = self.ledger, self._dealer, self.peers.values()
+        ledger.release_due(now)
+        if ledger.starts:
+            self._cancels.expire(now)
         if ledger.settles:
             self._resume_settled()
-        ledger.release_due(now)
+        if self._limits.looks:
+            self._limits.look(now)
         if watched := [peer for peer in peers if peer.due is not None]:
             for late in dealer.overdue(watched, now):
                 self._cancels.recall(late)
         if ledger.ready.size:
-            self._sends += [Send(peer.id, run) for peer, run in dealer.deal(peers, now)]
+            for taker, run in dealer.deal(peers, now):
+                self._sends.append(Send(taker.id, run))
+                if self._limits.fns:
+                    self._limits.dealt(taker, run.tasks, now)
         if any(peer.items > peer.slots for peer in peers):
             for rich in dealer.steal(peers):
                 self._cancels.recall(rich)
@@ -114,6 +132,9 @@ class Dispatcher:
         times = [peer.due for peer in self.peers.values() if peer.due is not None]
         if (eta := self.ledger.later.next_deadline()) is not None:
             times.append(eta)
+        if self.ledger.starts and (latest := self.ledger.starts.next_deadline()) is not None:
+            times.append(latest)
+        times += self._limits.looks.values()
         if self.silence_s is not None and self.peers and self._looked is not None:
             times.append(self._looked + self.silence_s / LOOKS)
         return min(times) if times else None
@@ -155,6 +176,9 @@ class Dispatcher:
                 ledger.counts[NEW] += task.count
                 # A span may be cut before the turn is over: the journal gets it whole.
                 self._accepted.append(task if task.count == 1 else copy(task))
+                if task.options.timed:
+                    self._limits.submitted(task)
+                    self._retries.submitted(task, now)
                 ledger.add(task, message.known, now, nested=nested)
         if refused:
             ledger.submitted += (items := sum(task.count for task in refused))
@@ -166,7 +190,9 @@ class Dispatcher:
         known, push = self.ledger.tasks, self.ledger.ready.push
         count = 0
         for task in tasks:
-            if task.needs or task.span or task.state != NEW or task.id in known or task.options.countdown:
+            if task.needs or task.span or task.state != NEW or task.id in known:
+                break
+            if task.options is not DEFAULT_OPTIONS and task.options.timed:
                 break
             task.state = QUEUED
             known[task.id] = task
@@ -183,17 +209,19 @@ class Dispatcher:
             return
         for fn, tasks, seconds in message.pace:
             self._dealer.pace.note(fn, tasks, seconds)
-        work = self._done_singles(peer, message)
+        work = self._done_singles(peer, message, now)
         for part in message.parts:
-            work += self._done_part(peer, part)
+            work += self._done_part(peer, part, message.asks, now)
         peer.overdue = peer.barren = False
+        if peer.doomed[0] >= 0:
+            self._limits.relieve(peer)
         self._dealer.weigh(peer)
         peer.watch(now)
         self.ledger.deliver(work, now)
         if peer.questions and not peer.asked and peer.ending < 0:
             self._cancels.ask_again(peer, now)
 
-    def _done_singles(self, peer: Peer, message: Done) -> list[Delivery]:
+    def _done_singles(self, peer: Peer, message: Done, now: float) -> list[Delivery]:
         hand, payloads, failed = peer.hand, message.payloads, message.failed
         tasks: list[Task] = []
         stale: list[int] = []
@@ -212,6 +240,9 @@ class Dispatcher:
             return self.ledger.settle(SUCCEEDED, tasks, payloads)
         kept = [index for index in range(len(payloads)) if index not in set(stale)]
         outcomes = [(task, payloads[index], index in failed) for task, index in zip(tasks, kept, strict=True)]
+        if message.asks:
+            ordinals = [message.first + index for index in kept]
+            outcomes = self._retries.sift(ordinals, outcomes, message.asks, now)
         work: list[Delivery] = []
         for state in (SUCCEEDED, FAILED):
             chosen = [
@@ -223,13 +254,15 @@ class Dispatcher:
                 )
         return work
 
-    def _done_part(self, peer: Peer, part: Part) -> list[Delivery]:
+    def _done_part(self, peer: Peer, part: Part, asks: list[Ask], now: float) -> list[Delivery]:
         task = peer.hand.get(part.ordinal)
         if task is None or not task.span or part.offset != task.offset or part.items > task.count:
             return []  # not the current lease, or a part that was settled before
         peer.drop(task, part.items, self._dealer.cost_s(task, part.items))
         if part.items < task.count:
             task = self.ledger.split(task, part.items)
+        if part.failed and asks and self._retries.took(task, part, asks, now):
+            return []
         return self.ledger.settle(FAILED if part.failed else SUCCEEDED, [task], [part.payload])
 
     # ---- peers ---------------------------------------------------------------------------------------------------
@@ -298,6 +331,7 @@ class Dispatcher:
         peer = self.peers.pop(peer_id, None)
         if peer is None:
             return
+        self._limits.looks.pop(peer_id, None)
         back = list(peer.hand.values())
         work: list[Delivery] = []
         task = peer.hand.get(message.ordinal)
@@ -313,13 +347,18 @@ class Dispatcher:
             state, reason = LEASED, message.reason
             if peer.ending == culprit.id:
                 state, reason = CANCELLED, "cancelled while it was running"
+            elif peer.doomed == (message.ordinal, message.item):
+                culprit.deliveries -= 1  # it was not lost
+                state, reason = FAILED, text_of(culprit)
             elif culprit.deliveries >= culprit.options.max_deliveries:
                 state = DEAD
             if state == LEASED:
                 self.ledger.records.append(Record(DELIVERED, [culprit]))
             else:
                 back.remove(culprit)
-                work = self.ledger.settle(state, [culprit], [reason])
+                ask = ask_of(culprit) if state == FAILED else None
+                if ask is None or not self._retries.again(culprit, ask, reason, now):
+                    work = self.ledger.settle(state, [culprit], [reason])
             if state == CANCELLED:
                 self._cancels.answer_ended(peer, culprit.id)
         self.ledger.requeue(back)
@@ -352,5 +391,6 @@ class Dispatcher:
         Resumed: _resumed,
         Lost: _lost,
         Cancel: _cancel,
+        Claimed: lambda self, peer, message, now: self._limits.claimed(peer, message, now),
         Beat: _beat,
     }

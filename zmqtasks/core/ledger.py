@@ -9,13 +9,16 @@ from typing import Any
 from zmqtasks.core.effects import SETTLED, Record, Settle
 from zmqtasks.core.join import Addresses, Join, Slot
 from zmqtasks.core.queue import Later, Ready, split
+from zmqtasks.core.starts import Starts
 from zmqtasks.messages import (
     CANCELLED,
     DEAD,
+    EXPIRED,
     FAILED,
     FINAL_FROM,
     LEASED,
     QUEUED,
+    RETRYING,
     SCHEDULED,
     SUCCEEDED,
     UPSTREAM_FAILED,
@@ -26,10 +29,11 @@ from zmqtasks.messages import (
 
 TRANSITIONS: tuple[frozenset[int], ...] = (
     frozenset({WAITING, SCHEDULED, QUEUED, CANCELLED}),  # NEW
-    frozenset({SCHEDULED, QUEUED, UPSTREAM_FAILED, CANCELLED}),  # WAITING
-    frozenset({QUEUED, CANCELLED}),  # SCHEDULED
-    frozenset({LEASED, CANCELLED}),  # QUEUED
-    frozenset({QUEUED, SUCCEEDED, FAILED, CANCELLED, DEAD}),  # LEASED
+    frozenset({SCHEDULED, QUEUED, UPSTREAM_FAILED, CANCELLED, EXPIRED}),  # WAITING
+    frozenset({QUEUED, CANCELLED, EXPIRED}),  # SCHEDULED
+    frozenset({QUEUED, CANCELLED}),  # RETRYING
+    frozenset({LEASED, CANCELLED, EXPIRED, FAILED}),  # QUEUED
+    frozenset({QUEUED, RETRYING, SUCCEEDED, FAILED, CANCELLED, DEAD}),  # LEASED
     *(frozenset[int]() for _ in range(FINAL_FROM, DEAD + 1)),
 )
 
@@ -51,6 +55,7 @@ class Ledger:
         self.submitted = 0
         self.ready = Ready()
         self.later = Later()
+        self.starts = Starts(self.tasks)
         self.addresses = Addresses()
         self.records: list[Record] = []  # what this turn has for the journal
         self.settles: list[Settle] = []  # what this turn has for those who asked
@@ -95,7 +100,7 @@ class Ledger:
             self.ready.push(task)
 
     def release_due(self, now: float) -> None:
-        """What was scheduled and is due is queued."""
+        """What was scheduled, for its first attempt or another, and is due is queued."""
         for task in self.later.due(now):
             self.move(task, QUEUED)
             self.ready.push(task)
@@ -135,6 +140,8 @@ class Ledger:
             task.peer = task.ordinal = -1
             self.move(task, QUEUED)
             self.ready.push_front(task)
+            if task.course is not None:
+                self.starts.watch(task)
 
     def split(self, task: Task, items: int) -> Task:
         """Cut `items` off the front of a span; both parts are known, the front has no place yet."""

@@ -12,8 +12,8 @@ from zmqtasks.messages import LEASED, Cancel, Task
 class Peer:
     """One worker: its hand, its credit, and what is asked of it."""
 
-    __slots__ = ("asked", "barren", "bytes", "due", "ending", "hand", "hand_s", "heard", "id", "items", "next_ordinal",
-                 "overdue", "priority", "questions", "slots", "waiting", "waits_on")  # fmt: skip
+    __slots__ = ("asked", "barren", "bytes", "doomed", "due", "ending", "hand", "hand_s", "heard", "id", "items",
+                 "next_ordinal", "overdue", "priority", "questions", "slots", "waiting", "waits_on")  # fmt: skip
 
     def __init__(self, id_: int, slots: int, now: float) -> None:
         self.id = id_
@@ -32,11 +32,12 @@ class Peer:
         self.waiting = False  # its task waits for others: it takes nothing, and occupies no slot
         self.waits_on = -1  # the one task that it waits for
         self.ending = -1  # the id of the task it is being killed for
+        self.doomed = (-1, 0)  # what it is being ended for if it still runs that: ordinal, item
         self.questions: list[Cancel] = []  # cancels that wait for what it returns
 
     def open(self) -> bool:
         """Whether it may be given anything."""
-        return not (self.overdue or self.waiting or self.asked or self.ending >= 0)
+        return not (self.overdue or self.waiting or self.asked or self.ending >= 0 or self.doomed[0] >= 0)
 
     def holds_below(self, priority: int) -> bool:
         """Whether something that has not started is of a lower priority."""
