@@ -9,6 +9,7 @@ from typing import Self
 from zmqtasks.calls import Calls
 from zmqtasks.nodes import child
 from zmqtasks.nodes.local import LocalCluster, cpus
+from zmqtasks.options import Retry
 from zmqtasks.submitter import Submitter
 
 
@@ -16,10 +17,13 @@ class Client(Submitter):
     """Workers of this machine, started here and gone with it; submit closures to them.
 
     `workers`: how many tasks run at a time (default: the CPUs this process may use; in a task, one). `queue_max`: how
-    many tasks may be unsettled; what comes above it is refused, its future raises `QueueFull`.
+    many tasks may be unsettled; what comes above it is refused, its future raises `QueueFull`. `retry`: the default of
+    the option of that name.
     """
 
-    def __init__(self, *, workers: int | None = None, queue_max: int | None = None) -> None:
+    def __init__(
+        self, *, workers: int | None = None, queue_max: int | None = None, retry: Retry | None = None
+    ) -> None:
         if workers is None:
             workers = 1 if child.RUNNING is not None else cpus()
         for name, number in (("workers", workers), ("queue_max", queue_max)):
@@ -30,6 +34,8 @@ class Client(Submitter):
                     raise ValueError(f"{name} is 1 or more, not {number}")
         host = LocalCluster(workers, queue_max, later="zmqtasks.context")
         super().__init__(host, Calls(host))
+        if retry is not None:
+            self._options = self._options.replace(retry=self._calls.rule(retry))
         self._finalizer = weakref.finalize(self, host.close, wait=False, cancel=False)
         self._finalizer.atexit = False  # the host's own exit waits for what is pending
 

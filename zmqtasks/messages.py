@@ -195,8 +195,12 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """The answer to the effect `Look`: what the worker runs, as in `Lost`, and since when; nothing with a limit: -1."""
+    """The answer to the effect `Look(peer)`, from its host: what it runs, as in `Lost`, and since when.
 
+    The ordinal is -1 where nothing runs that can be over a limit.
+    """
+
+    peer: int
     ordinal: int = -1
     item: int = 0
     since: float = 0.0

@@ -391,6 +391,6 @@ class Dispatcher:
         Resumed: _resumed,
         Lost: _lost,
         Cancel: _cancel,
-        Claimed: lambda self, peer, message, now: self._limits.claimed(peer, message, now),
+        Claimed: lambda self, _, message, now: self._limits.claimed(message, now),
         Beat: _beat,
     }

@@ -44,9 +44,9 @@ class Limits:
             if peer is not None and self._shortest(list(peer.hand.values())) is not None:
                 self._sends.append(Look(id_))
 
-    def claimed(self, peer_id: int, message: Claimed, now: float) -> None:
+    def claimed(self, message: Claimed, now: float) -> None:
         """What a peer runs, and since when."""
-        peer = self._peers.get(peer_id)
+        peer = self._peers.get(message.peer)
         if peer is None or (shortest := self._shortest(list(peer.hand.values()))) is None:
             return
         task = peer.hand.get(message.ordinal)
@@ -55,10 +55,10 @@ class Limits:
             over = message.since + task.options.time_limit
             if over <= now:
                 peer.doomed = message.ordinal, message.item
-                self._sends.append(End(peer_id, message.ordinal, message.item))
+                self._sends.append(End(peer.id, message.ordinal, message.item))
                 over = now + AGAIN_S
             when = min(when, over)
-        self.looks[peer_id] = when
+        self.looks[peer.id] = when
 
     def relieve(self, peer: Peer) -> None:
         """Outcomes have come: the one that `peer` was to be ended for may be among them, and then it is not ended."""

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Collection
 
 from zmqtasks import codec, wire
+from zmqtasks.core.effects import End
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.pool import Pool
 from zmqtasks.functions import Functions
-from zmqtasks.messages import Lost, Run
+from zmqtasks.messages import Claimed, Lost, Run
+from zmqtasks.nodes.claim import ITEM, ORDINAL, SINCE
 from zmqtasks.nodes.crew import ChildLink, Crew, describe
 from zmqtasks.nodes.link import Closed, Link, Malformed
 from zmqtasks.nodes.loop import Loop
@@ -93,7 +95,7 @@ class Children:
             for link in (child.data, child.control):
                 self._drain(child, link, heard)
                 self._unwatch(link)
-            ordinal, item = child.claim
+            ordinal, item, _ = child.claim
             self._pool.left(child.peer, worked=bool(child.functions))
             self.by_peer.pop(child.peer, None)
             child.close()
@@ -173,6 +175,21 @@ class Children:
         """End a child, now."""
         if (child := self.by_peer.get(peer)) is not None:
             self._crew.kill(child)
+
+    def end(self, order: End) -> None:
+        """End a child: whatever it runs, or only if it still runs what the order names."""
+        if order.ordinal < 0:
+            self.kill(order.peer)
+        elif (child := self.by_peer.get(order.peer)) is not None:
+            self._crew.end(child, order.ordinal, order.item)
+
+    def claimed(self, peer: int) -> Claimed:
+        """What a child runs, if it has a time limit, and since when."""
+        if (child := self.by_peer.get(peer)) is None:
+            return Claimed(peer)
+        claim = child.claim
+        since = claim[SINCE]  # first: see `begin`
+        return Claimed(peer, claim[ORDINAL], claim[ITEM], since / 1e9) if since else Claimed(peer)
 
     def close(self) -> None:
         """End all of them, and what they started."""

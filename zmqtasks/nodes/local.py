@@ -22,7 +22,7 @@ from typing import Any
 from zmqtasks import codec, wire
 from zmqtasks.blobs import Shelf
 from zmqtasks.core.dispatch import Dispatcher
-from zmqtasks.core.effects import Answer, End, Send, Settle
+from zmqtasks.core.effects import Answer, End, Look, Send, Settle
 from zmqtasks.errors import ClientClosed, ForkedClient
 from zmqtasks.functions import Functions
 from zmqtasks.messages import CANCELLED, DEAD, LEASED, QUEUED, Cancel, Joined, Report, Run, Submit, Task
@@ -136,7 +136,7 @@ class LocalCluster:
         child = self._children.by_peer.get(task.peer)
         if task.state != LEASED or child is None:
             return task.state if task.state < LEASED else QUEUED, task.attempt
-        ordinal, item = child.claim
+        ordinal, item, _ = child.claim
         begun = ordinal > task.ordinal or (ordinal == task.ordinal and item >= task.offset + id_ - task.id)
         return LEASED if begun or (not task.span and ordinal == task.ordinal) else QUEUED, task.attempt
 
@@ -263,6 +263,7 @@ class LocalCluster:
         while self._messages:
             dispatcher.receive(CLIENT, self._messages.popleft(), now)
         answers: list[Answer] = []
+        look_at_once: float | None = None
         effect: Any  # of the type that is looked up once
         for effect in dispatcher.turn(now):
             kind = type(effect)
@@ -275,7 +276,10 @@ class LocalCluster:
             elif kind is Answer:
                 answers.append(effect)
             elif kind is End:
-                self._children.kill(effect.peer)
+                self._children.end(effect)
+            elif kind is Look:
+                dispatcher.receive(CLIENT, self._children.claimed(effect.peer), now)
+                look_at_once = now
             # Records are not kept: these tasks live as long as this process, and no longer.
         for peer, message in self._asks.outcomes():
             self._children.tell(peer, message)
@@ -286,7 +290,8 @@ class LocalCluster:
         look_again = self._children.staff(dispatcher.peers.values(), now)
         if self._children.broken and dispatcher.ledger.tasks:
             self._give_up()
-        times = [time for time in (dispatcher.next_deadline(), look_again) if time is not None]
+        deadlines = (dispatcher.next_deadline(), look_again, look_at_once)
+        times = [time for time in deadlines if time is not None]
         self._deadline = min(times) if times else None
 
     def _settle(self, effect: Settle) -> None:
