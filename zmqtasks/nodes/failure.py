@@ -15,7 +15,7 @@ from zmqtasks.errors import NotPicklable
 def failure(
     error: BaseException, task: str, runners: Sequence[dict[str, Any]], log: Sequence[str] = ()
 ) -> payloads.Payload:
-    """`error` as a payload, with its traceback from the first frame that is not of a module with globals among `runners`.
+    """`error` as a payload, with its traceback from the first frame that is of no module with globals among `runners`.
 
     `log`: a line for each attempt that failed before.
     """
