@@ -169,7 +169,7 @@ class World:
 
     @classmethod
     def draw(cls, rng: Random, more: Random) -> World:
-        """A world by chance; the policies by `more`, so that the rest of a seed's world stays as it was without them."""
+        """A world by chance; the policies by `more`: the rest of a seed's world is what it was without them."""
 
         def some(odds: float = 0.4) -> bool:
             return rng.random() < odds
@@ -1124,13 +1124,12 @@ class Sim:
                     claim = Claimed(peer, entry.ordinal, entry.offset + child.item, child.began_clock)
                 self.receive(CLIENT, claim)
             case End(peer, ordinal, item) if ordinal >= 0:
-                of = self.machine.peers.get(peer)
-                if (
-                    of is not None and (task := of.hand.get(ordinal)) is not None
-                ):  # else its outcome came just then
-                    self.over.add(task.id + item - task.offset)
+                child = self.children[peer]
+                entry = child.current
+                if entry is not None and (entry.ordinal, entry.offset + child.item) == (ordinal, item):
+                    self.over.add(entry.id + child.item)
                 delay = self.world.control_s * self.more.random()
-                self.at(delay, self.end, self.children[peer], ordinal, item)
+                self.at(delay, self.end, child, ordinal, item)
             case End(peer) if peer in self.machine.peers:  # else it was lost in this very turn
                 self.at(
                     self.world.control_s * self.rng.random(),
@@ -1150,9 +1149,8 @@ class Sim:
             raise Wrong(f"task {id_} is settled and unknown")
         if id_ in self.journal:
             raise Wrong(f"task {id_} is settled without a record")
-        if final.state == EXPIRED and (
-            self.clock() < self._latest(id_) or id_ in self.running or final.deaths
-        ):
+        runs = id_ in self.running and self.where[id_].peer in self.machine.peers
+        if final.state == EXPIRED and (self.clock() < self._latest(id_) or runs or final.deaths):
             raise Wrong(f"task {id_} has expired before its time, or had started")
         self.final[id_] = final
         self.unsettled.discard(id_)

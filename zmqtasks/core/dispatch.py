@@ -102,7 +102,7 @@ class Dispatcher:
             self._give_up_silent(self.silence_s, now)
         ledger, dealer, peers = self.ledger, self._dealer, self.peers.values()
         ledger.release_due(now)
-        if ledger.starts:
+        if ledger.starts.heap:
             self._cancels.expire(now)
         if ledger.settles:
             self._resume_settled()
@@ -132,7 +132,7 @@ class Dispatcher:
         times = [peer.due for peer in self.peers.values() if peer.due is not None]
         if (eta := self.ledger.later.next_deadline()) is not None:
             times.append(eta)
-        if self.ledger.starts and (latest := self.ledger.starts.next_deadline()) is not None:
+        if self.ledger.starts.heap and (latest := self.ledger.starts.next_deadline()) is not None:
             times.append(latest)
         times += self._limits.looks.values()
         if self.silence_s is not None and self.peers and self._looked is not None:

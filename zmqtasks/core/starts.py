@@ -33,32 +33,31 @@ class Starts:
 
     def __init__(self, tasks: dict[int, Task]) -> None:
         self._tasks = tasks
-        self._heap: list[tuple[float, int, int]] = []  # time, first id, how many ids
+        self.heap: list[
+            tuple[float, int, int]
+        ] = []  # time, first id, how many ids; empty where nothing is watched
         self._sweep_at = _STALE_MAX
-
-    def __bool__(self) -> bool:
-        return bool(self._heap)
 
     def watch(self, task: Task) -> None:
         """From now on, and again when it comes back from a hand: its time may be over."""
         if (when := latest_start(task)) is None:
             return
-        heappush(self._heap, (when, task.id, task.count))
-        if len(self._heap) > self._sweep_at:
-            self._heap = [entry for entry in set(self._heap) if self._parts(entry)]
-            heapify(self._heap)
-            self._sweep_at = 2 * len(self._heap) + _STALE_MAX
+        heappush(self.heap, (when, task.id, task.count))
+        if len(self.heap) > self._sweep_at:
+            self.heap = [entry for entry in set(self.heap) if self._parts(entry)]
+            heapify(self.heap)
+            self._sweep_at = 2 * len(self.heap) + _STALE_MAX
 
     def next_deadline(self) -> float | None:
         """The earliest time, or None."""
-        heap = self._heap
+        heap = self.heap
         while heap and not self._parts(heap[0]):
             heappop(heap)
         return heap[0][0] if heap else None
 
     def due(self, now: float) -> list[Task]:
         """Those whose time is over, whatever their state; each leaves."""
-        heap, late = self._heap, dict[int, Task]()
+        heap, late = self.heap, dict[int, Task]()
         while heap and heap[0][0] <= now:
             for task in self._parts(heappop(heap)):
                 if (when := latest_start(task)) is not None and when <= now:

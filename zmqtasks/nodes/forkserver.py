@@ -31,7 +31,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PACKET_BYTES = 4096
 _IDLE_MS = 20
-_STOP_MS = 50
+_STOP_MS = 50  # how long it is waited until a child stands still
+_STANDS = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG if hasattr(os, "waitid") else 0  # not on macOS
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -117,7 +118,7 @@ class Server:
             for _ in range(_STOP_MS):
                 # It stands still, or has ended (and is left to be reaped), or is about to do either once the system
                 # call that it is in lets go of it: it cannot run anything else before.
-                if os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+                if hasattr(os, "waitid") and os.waitid(os.P_PID, pid, _STANDS) is not None:
                     break
                 select.select([], [], [], 0.001)
             if tuple(self._claims.of(index))[: ITEM + 1] == (ordinal, item):
