@@ -395,7 +395,7 @@ class Child:
             done.payloads.append(value)
         if failed and entry.spec.asks(value):
             done.asks.append(Ask(entry.ordinal, item if entry.span else -1, entry.spec.delay, "it failed"))
-            if not self.lost:
+            if self.peer in self.sim.machine.peers:
                 self.sim.asked[entry.id + self.item] = entry.spec.delay
         done.pace.append((entry.spec.fn, 1, seconds))
 

@@ -32,6 +32,8 @@ class Client(Submitter):
                     raise TypeError(f"{name} is an int, not {number!r}")
                 if number < 1:
                     raise ValueError(f"{name} is 1 or more, not {number}")
+        if retry is not None and not isinstance(retry, Retry):
+            raise TypeError(f"retry is a zmqtasks.Retry, not {retry!r}")
         host = LocalCluster(workers, queue_max, later="zmqtasks.context")
         super().__init__(host, Calls(host))
         if retry is not None:

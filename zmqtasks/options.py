@@ -86,8 +86,9 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
 
     `priority`: 0 to 9, 9 first. `countdown`: seconds (or a `timedelta`) before it may start. `name`: shown in output
     and errors. `tags`: text by text. `max_deliveries`: how often it may be running when its worker dies. `retry`: a
-    `Retry`. `time_limit`: seconds (or a `timedelta`) that an attempt may run, then its worker is ended. `expires`:
-    seconds (or a `timedelta`) from the submit on; what has not started by then ends EXPIRED.
+    `Retry`. `time_limit`: seconds (or a `timedelta`) that an attempt may take, the loading of its function and
+    arguments included; then its worker is ended. `expires`: seconds (or a `timedelta`) from the submit on; what has not
+    started by then ends EXPIRED.
     """
 
     priority: int = 0
