@@ -280,7 +280,8 @@ class Child:
     def _beat(self, every_s: float) -> None:
         """Its service thread, whatever the other one does."""
         sim = self.sim
-        if not self.alive or (not sim.unsettled and not sim.faulty):  # the end of the world
+        busy = any(child.alive and child.current is not None for child in sim.children.values())
+        if not self.alive or not (sim.unsettled or sim.faulty or busy):  # the end of the world
             return
         sim.at(every_s, self._act, self._beat, every_s)
         self.say(self.control, Beat())
