@@ -1,4 +1,4 @@
-"""The contestants, each behind the same few callables.
+"""The contestants, each behind the same few callables; those in `bench.peers` are imported on demand.
 
 Nothing is wrapped that is called once a task, except `multiprocessing.Pool.apply_async`, which takes a tuple.
 """
@@ -9,6 +9,8 @@ import importlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from bench import peers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -88,13 +90,31 @@ _OPEN: dict[str, Callable[[int], Pool]] = {
     "loky": _loky,
 }
 
-CONTESTANTS = tuple(_OPEN)
+_PEERS = {
+    "raw-ROUTER": ("raw_router", "open_pool", "absent"),
+    "raw-ROUTER+CURVE": ("raw_router", "open_pool_with_curve", "absent_with_curve"),
+    "Celery-Redis": ("celery_redis", "open_pool", "absent"),
+    "Dask": ("dask_distributed", "open_pool", "absent"),
+    "Ray": ("ray_local", "open_pool", "absent"),
+}
+"""The module in `bench.peers`, what opens the pool in it, and what says why that cannot be."""
+
+
+def _of_peer(name: str, *, absent: bool = False) -> Callable[..., Any]:
+    module, opens, says = _PEERS[name]
+    found: Callable[..., Any] = getattr(
+        importlib.import_module(f"bench.peers.{module}"), says if absent else opens
+    )
+    return found
+
+
+CONTESTANTS = (*_OPEN, *_PEERS)
 """The names of all contestants, in the order of their turns."""
 
 
 def open_pool(name: str, workers: int = WORKERS) -> Pool:
     """Start the contestant called `name` with `workers` children; its caller closes it."""
-    return _OPEN[name](workers)
+    return (_OPEN[name] if name in _OPEN else _of_peer(name))(workers)
 
 
 @contextmanager
@@ -109,9 +129,22 @@ def pool_of(name: str) -> Iterator[Pool]:
         pool.close()
 
 
+def is_peer(name: str) -> bool:
+    """Whether a contestant is of `bench.peers`."""
+    return name in _PEERS
+
+
+def is_asked(name: str, question: str) -> bool:
+    """Whether a contestant is asked that question: the peers are asked a few only."""
+    return not is_peer(name) or question in peers.QUESTIONS
+
+
 def why_absent(name: str) -> str | None:
     """Say why a contestant cannot take part, None if it can."""
     try:
+        if is_peer(name):
+            reason: str | None = _of_peer(name, absent=True)()
+            return reason
         if name == "zmqtasks":
             importlib.import_module("zmqtasks").Client  # noqa: B018  (is it there?)
         elif name == "loky":

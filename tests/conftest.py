@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +25,8 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from namespaces import Machine
 
     from zmqtasks import Client
 
@@ -156,6 +159,19 @@ def shared_client(_module_leaves_nothing: None) -> Iterator[Client]:
     with Client(workers=2) as client:
         client.submit(int).result()  # started, before any test takes stock
         yield client
+
+
+@pytest.fixture
+def machines(_leaves_nothing: None) -> Iterator[tuple[Machine, Machine]]:
+    """Yield two machines joined by a cable (`namespaces.py`), or skip where there can be none."""
+    from namespaces import Unavailable, two_machines
+
+    with ExitStack() as stack:
+        try:
+            pair = stack.enter_context(two_machines())
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        yield pair
 
 
 class RunPython(Protocol):

@@ -23,6 +23,7 @@ MODULES = (
     "retry",
     "limits",
     "cancels",
+    "waits",
     "deal",
     "dispatch",
 )  # in the order of their imports
@@ -46,9 +47,21 @@ BUGS = {
         "            task.peer = task.ordinal = -1\n            self.move(task, QUEUED)",
         "            self.move(task, QUEUED)",
     ),
-    "an old part of a span is taken for the next": Bug("dispatch", "part.offset != task.offset or ", ""),
+    "an old part of a span is taken for the next": Bug(
+        "dispatch",
+        "self._take(peer, part.ordinal, part.offset, part.items)",
+        "self._take(peer, part.ordinal, getattr(peer.hand.get(part.ordinal), 'offset', 0), part.items)",
+    ),
     "an outcome of a part counts for all of the span": Bug(
-        "dispatch", "        if part.items < task.count:\n", "        if part.items > task.count:\n"
+        "dispatch", "if items < task.count else task", "if items > task.count else task"
+    ),
+    "what is in front of a part is forgotten": Bug(
+        "dispatch", "            peer.keep(self", "            (self"
+    ),
+    "what is in front of a part takes the place of another": Bug(
+        "peer",
+        "self.hand[front.ordinal, front.offset + front.count] = front",
+        "self.hand[front.ordinal, 0] = front",
     ),
     "the first in hand is blamed for a crash, not the one that ran": Bug(
         "dispatch", "task = peer.hand.get(message.ordinal)\n", "task = next(iter(peer.hand.values()), None)\n"
@@ -96,7 +109,9 @@ BUGS = {
         "queue", "    task.count -= items\n", "    task.count -= items + (task.count > 5)\n"
     ),
     "a returned part is taken from the wrong end": Bug(
-        "dispatch", "self.ledger.split(task, task.count - items)", "self.ledger.split(task, items)"
+        "dispatch",
+        "self._take(peer, ordinal, offset, items)) is not None:\n                back",
+        "self._take(peer, ordinal, getattr(peer.hand.get(ordinal), 'offset', 0), items)) is not None:\n                back",
     ),
     "a waiting peer is given tasks": Bug("peer", "self.overdue or self.waiting or", "self.overdue or"),
     "a peer that is asked to return is given tasks": Bug("peer", " or self.asked", ""),
@@ -112,13 +127,13 @@ BUGS = {
         "        pass\n",
     ),
     "whoever waits for a settled task goes on waiting": Bug(
-        "dispatch", "            self._resume_settled()\n", "            pass\n"
+        "dispatch", "            self.waits.resume_settled()\n", "            pass\n"
     ),
     "what crossed the word of a wait is left there": Bug(
-        "dispatch", "if peer.items > peer.slots and not peer.asked:", "if peer.items > 99:"
+        "waits", "if peer.items > peer.slots and not peer.asked:", "if peer.items > 99:"
     ),
     "the lowest priority goes first": Bug(
-        "queue", "for level in reversed(self._levels):", "for level in self._levels:"
+        "queue", "for level in reversed(self._lanes[lane]):", "for level in self._lanes[lane]:"
     ),
     "the first scheduled is the first to run": Bug(
         "queue",
@@ -168,8 +183,8 @@ BUGS = {
     ),
     "the queue takes one too many": Bug(
         "dispatch",
-        "ledger.pending + task.count > self.queue_max",
-        "ledger.pending + task.count > self.queue_max + 1",
+        "ledger.pending + task.count > (self.queue_max or 0)",
+        "ledger.pending + task.count > (self.queue_max or 0) + 1",
     ),
     "what is submitted twice runs twice": Bug(
         "dispatch", "if task.state != NEW or task.id in ledger.tasks:", "if task.id in ledger.tasks:"
@@ -178,9 +193,7 @@ BUGS = {
         "ledger", "if key is not None and id_ < key", "if key is not None and id_ <= key"
     ),
     "a wait for what is settled already counts": Bug(
-        "dispatch",
-        "if peer is None or (message.on >= 0 and self.ledger.find(message.on) is None):",
-        "if peer is None:",
+        "waits", "if message.on >= 0 and not self._is_pending(message.on):", "if message.on == -7:"
     ),
     "who falls silent is never given up": Bug(
         "dispatch", "now - peer.heard >= silence_s", "now < peer.heard"
@@ -197,7 +210,7 @@ BUGS = {
         "dispatch", 'silence_s:g} s"), now)', 'silence_s:g} s", min(peer.hand, default=-1)), now)'
     ),
     "what is in hand takes no credit": Bug(
-        "deal", "(WINDOW_S * peer.slots - peer.hand_s) / cost", "WINDOW_S * peer.slots / cost"
+        "deal", "(peer.window_s * peer.slots - peer.hand_s) / cost", "peer.window_s * peer.slots / cost"
     ),
     # ---- policies
     "one retry too many": Bug("retry", "if retries >= rule.max:", "if retries > rule.max:"),

@@ -13,8 +13,7 @@ batches on its data channel, and on its control channel answers a recall, submit
 its order, and neither waits for the other. In some worlds a recall overtakes a run that was sent before it: the child
 was just reading.
 
-What comes twice: outcomes, answers to a recall, submits. Not an answer that cuts a span, for it says how many items
-come back and not which: heard twice, it would take back twice as many.
+What comes twice: outcomes, answers to a recall, submits.
 """
 
 from __future__ import annotations
@@ -454,12 +453,12 @@ class Child:
 
     # ---- the thread that serves
 
-    def _rest(self) -> list[tuple[int, int]]:
+    def _rest(self) -> list[tuple[int, int, int]]:
         rest, entry = [], self.current
         if entry is not None and (items := entry.count - self.item - 1) > 0:
-            rest.append((entry.ordinal, items))
             entry.count -= items
-        rest += [(entry.ordinal, entry.count) for entry in self.hand]
+            rest.append((entry.ordinal, entry.offset + entry.count, items))
+        rest += [(entry.ordinal, entry.offset, entry.count) for entry in self.hand]
         self.hand.clear()
         return rest
 
@@ -497,9 +496,8 @@ class Child:
         delay = channel.send(sim.receive, self.peer, message)
         if not (sim.world.twice and sim.faulty and type(message) in (Done, Returned)):
             return
-        whole = type(message) is Done or not self.current or (self.current.ordinal not in dict(message.rest))
         odds = sim.world.twice if type(message) is Done else 0.05
-        if whole and sim.rng.random() < odds:
+        if sim.rng.random() < odds:
             sim.at(delay + sim.rng.choice((0.0, 1e-4, 0.01)), sim.receive, self.peer, message)
 
     def die(self, reason: str, *, lives_on: bool = False, blamed: bool = True) -> None:
@@ -575,7 +573,7 @@ class Sim:
         self.events = 0
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
-        self._globals = machine._waiting.__globals__
+        self._globals = machine._waiting.__globals__["Waits"].begin.__globals__
         self.machine = machine(
             slots=self.world.slots, queue_max=self.world.queue_max, silence_s=self.world.silence_s
         )
@@ -1220,7 +1218,7 @@ class Sim:
             peer.id for peer in machine.peers.values() if peer.waiting and peer.waits_on in self.final
         ]:
             raise Wrong(f"peers {over} are taken for waiting, and what they wait for is settled")
-        if world.silence_s is not None and not world.jumps and (self.unsettled or self.faulty):
+        if world.silence_s is not None and self.unsettled and not world.jumps:
             for id_ in machine.peers:
                 if (silent := self.now - self.children[id_].said) > 1.5 * world.silence_s + 0.01:
                     raise Wrong(f"peer {id_} has said nothing for {silent:.3f} s, and is not given up")

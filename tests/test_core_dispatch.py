@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from zmqtasks.core import dispatch
+from zmqtasks.core import waits
 from zmqtasks.core.dispatch import FULL, Dispatcher
 from zmqtasks.core.effects import ACCEPTED, DELIVERED, SETTLED, Answer, End, Record, Send, Settle
 from zmqtasks.core.pace import GRACE_S, STEAL_S
@@ -185,23 +185,30 @@ def test_an_outcome_counts_once_and_only_under_the_current_lease() -> None:
     rig.given(task)
     done = Done(0, [b"a"])
     assert rig.say(2, done) == []  # nobody knows that peer
-    assert rig.say(1, Returned([(0, 1)])) == [Send(1, Run(1, [task]))]
+    assert rig.say(1, Returned([(0, 0, 1)])) == [Send(1, Run(1, [task]))]
     assert rig.say(1, done) == []  # it was taken back, and is out under another ordinal
     assert rig.say(1, Done(1, [b"a"]), Done(1, [b"a"])) == settled(SUCCEEDED, [task], [b"a"])
     assert rig.say(1, Done(1, [b"a"])) == []
 
 
-def test_parts_of_a_span_in_their_order() -> None:
+@pytest.mark.parametrize("order", ["first second", "second first", "first second first second"])
+def test_parts_of_a_span_in_any_order_each_once(order: str) -> None:
     rig, task = Rig(), span(10, 4)
     rig.given(task)
-    first, second = Part(0, 0, 2, failed=False, payload=[1, 2]), Part(0, 2, 1, failed=True, payload=b"x")
-    assert rig.say(1, Done(0, [], parts=[second])) == []
-    effects = rig.say(1, Done(0, [], parts=[first, first, second]))
-    assert [(e.state, [(t.id, t.offset, t.count) for t in e.tasks], e.payloads) for e in effects[2:]] == [
-        (SUCCEEDED, [(10, 0, 2)], [[1, 2]]),
-        (FAILED, [(12, 2, 1)], [b"x"]),
+    parts = {
+        "first": Part(0, 0, 2, failed=False, payload=[1, 2]),
+        "second": Part(0, 2, 1, failed=True, payload=b"x"),
+    }
+    effects = rig.say(1, Done(0, [], parts=[parts[name] for name in order.split()]))
+    settles = [effect for effect in effects if type(effect) is Settle]
+    assert sorted((e.tasks[0].id, e.tasks[0].offset, e.tasks[0].count, e.state) for e in settles) == [
+        (10, 0, 2, SUCCEEDED),
+        (12, 2, 1, FAILED),
     ]
+    assert len(settles) == 2
     assert [(task.id, task.offset, task.count) for task in rig.machine.ledger.tasks.values()] == [(13, 3, 1)]
+    assert list(rig.machine.peers[1].hand) == [0]
+    assert Settle(SUCCEEDED, [task], [[4]]) in rig.say(1, Done(0, [], parts=[Part(0, 3, 1, False, [4])]))
 
 
 def test_an_outcome_goes_to_those_that_wait_for_it() -> None:
@@ -237,14 +244,14 @@ def test_a_failure_ends_all_that_depends_on_it_once() -> None:
 def test_what_comes_back_is_dealt_again_in_its_order() -> None:
     rig, tasks = Rig(), [single(id_) for id_ in range(10, 14)]
     rig.given(*tasks)
-    assert rig.say(1, Returned([(2, 1), (3, 1)])) == [Send(1, Run(4, tasks[2:]))]
-    assert rig.say(1, Returned([(2, 1), (9, 1), (4, 7), (4, 0)])) == []
+    assert rig.say(1, Returned([(2, 0, 1), (3, 0, 1)])) == [Send(1, Run(4, tasks[2:]))]
+    assert rig.say(1, Returned([(2, 0, 1), (9, 0, 1), (4, 0, 7), (4, 0, 0), (4, 1, 1)])) == []
 
 
 def test_a_span_comes_back_from_its_end() -> None:
     rig, task = Rig(), span(10, 5)
     rig.given(task)
-    [run] = rig.say(1, Returned([(0, 3)]))
+    [run] = rig.say(1, Returned([(0, 2, 3)]))
     assert [(part.id, part.offset, part.count) for part in run.message.tasks] == [(12, 2, 3)]
     hand = rig.machine.peers[1].hand
     assert [(part.id, part.offset, part.count) for part in hand.values()] == [(10, 0, 2), (12, 2, 3)]
@@ -258,7 +265,7 @@ def test_an_overdue_hand_is_recalled_and_gets_no_more_until_it_moves() -> None:
     rig.now = deadline
     assert rig.turn() == [Send(1, Recall())]
     assert rig.turn() == []
-    assert rig.say(1, Returned([(1, 1)])) == []
+    assert rig.say(1, Returned([(1, 0, 1)])) == []
     assert rig.say(2, Joined()) == [Send(2, Run(0, [tasks[1]]))]
     new = single(12)
     assert rig.say(CLIENT, Submit([new]))[1:] == [Send(2, Run(1, [new]))]
@@ -273,7 +280,7 @@ def test_a_peer_that_returns_all_it_has_is_not_overdue() -> None:
     rig.given(*tasks)
     rig.now += 1.0
     assert rig.turn() == [Send(1, Recall())]
-    assert rig.say(1, Returned([(0, 1), (1, 1)])) == [Send(1, Run(2, tasks))]
+    assert rig.say(1, Returned([(0, 0, 1), (1, 0, 1)])) == [Send(1, Run(2, tasks))]
 
 
 def test_an_idle_peer_takes_from_a_rich_one_once() -> None:
@@ -292,7 +299,7 @@ def test_a_higher_priority_takes_back_what_is_lower() -> None:
     low, urgent = [single(10, fn=8), single(11, fn=8)], single(12, fn=8, priority=9)
     rig.given(*low)
     assert rig.say(CLIENT, Submit([urgent])) == [Record(ACCEPTED, [urgent]), Send(1, Recall())]
-    assert rig.say(1, Returned([(1, 1)])) == [Send(1, Run(2, [urgent]))]  # next, behind what runs
+    assert rig.say(1, Returned([(1, 0, 1)])) == [Send(1, Run(2, [urgent]))]  # next, behind what runs
     assert rig.say(1, Done(0, [b""]))[-1] == Send(1, Run(3, [low[1]]))
 
 
@@ -303,7 +310,7 @@ def test_a_waiting_peer_is_given_nothing_and_takes_no_slot() -> None:
     rig, parent, sub = Rig(peers=2, slots=1), single(10), single(11)
     rig.given(parent)
     assert rig.say(CLIENT, Submit([sub])) == [Record(ACCEPTED, [sub]), Send(1, Run(1, [sub]))]
-    assert rig.say(1, Returned([(1, 1)]), Waiting()) == [Send(2, Run(0, [sub]))]
+    assert rig.say(1, Returned([(1, 0, 1)]), Waiting()) == [Send(2, Run(0, [sub]))]
     assert rig.say(2, Done(0, [b""])) == settled(SUCCEEDED, [sub], [b""])
     late = single(12)
     assert rig.say(1, Resumed()) == []
@@ -318,7 +325,7 @@ def test_what_crossed_the_word_of_a_wait_is_recalled() -> None:
 
 
 def test_too_many_must_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "WAITING_MAX", 1)
+    monkeypatch.setattr(waits, "WAITING_MAX", 1)
     rig = Rig(peers=2)
     assert rig.say(1, Waiting()) == []
     assert rig.say(2, Waiting()) == [Send(2, Deep())]
@@ -334,7 +341,7 @@ def test_only_what_ran_is_blamed_and_all_is_dealt_again() -> None:
     rig.say(2, Joined())
     assert rig.say(1, Lost("gone", ordinal=1)) == [Record(DELIVERED, [tasks[1]]), Send(2, Run(0, tasks))]
     assert [task.deliveries for task in tasks] == [0, 1, 0]
-    assert rig.say(1, Lost("gone", ordinal=1), Done(0, [b"late"]), Returned([(0, 1)])) == []
+    assert rig.say(1, Lost("gone", ordinal=1), Done(0, [b"late"]), Returned([(0, 0, 1)])) == []
 
 
 def test_of_a_span_the_item_is_blamed() -> None:
@@ -417,7 +424,7 @@ def test_cancelling_what_may_have_started() -> None:
     rig.given(*tasks)
     assert rig.say(CLIENT, Cancel(11, terminate=False, token="b")) == [Send(1, Recall())]
     assert rig.say(CLIENT, Cancel(10, terminate=False, token="a")) == []
-    effects = rig.say(1, Returned([(1, 1)]))
+    effects = rig.say(1, Returned([(1, 0, 1)]))
     assert effects == [
         *settled(CANCELLED, [tasks[1]], [CANCELLED_EARLY]),
         Answer("b", cancelled=True),
@@ -495,7 +502,7 @@ def test_a_range_is_cancelled_as_far_as_it_has_not_started() -> None:
     assert sorted(effects[2:]) == [Send(1, Recall()), Send(2, Recall())]
     asked = [peer.questions for peer in rig.machine.peers.values()]
     assert [len(questions) for questions in asked] == [1, 1]
-    rig.say(1, Returned([(0, 1)]))
+    rig.say(1, Returned([(0, 0, 1)]))
     # However often it is looked at.
     assert max(len(peer.questions) for peer in rig.machine.peers.values()) == 1
 
@@ -570,7 +577,7 @@ def test_what_a_peer_says_after_it_was_given_up_means_nothing() -> None:
     assert task.peer == 1
     assert End(1) in beating(rig, 2, seconds=1.0)
     assert rig.say(1, Done(0, [b"late"])) == []
-    assert rig.say(1, Returned([(0, 1)]), Waiting(), Beat()) == []
+    assert rig.say(1, Returned([(0, 0, 1)]), Waiting(), Beat()) == []
     assert (task.state, task.peer) == (LEASED, 2)
 
 

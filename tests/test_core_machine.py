@@ -55,9 +55,9 @@ class Worker:
         if self.hand:
             running = self.hand[0]
             if running.count > 1:
-                rest.append((running.ordinal, running.count - 1))
+                rest.append((running.ordinal, running.offset + 1, running.count - 1))
                 running.count = 1
-            rest += [(task.ordinal, task.count) for task in list(self.hand)[1:]]
+            rest += [(task.ordinal, task.offset, task.count) for task in list(self.hand)[1:]]
             self.hand = deque([running])
         return Returned(rest)
 

@@ -390,7 +390,7 @@ def test_what_is_in_a_hand_behind_another_is_asked_for_and_expires_when_it_is_ba
     assert rig.turn() == [Send(1, Recall())]
     assert rig.turn() == []
     reason = "it had not started 0.01 s after its submit"
-    assert rig.say(1, Returned([(1, 1)])) == settled(EXPIRED, [tasks[1]], [reason])
+    assert rig.say(1, Returned([(1, 0, 1)])) == settled(EXPIRED, [tasks[1]], [reason])
 
 
 def test_all_that_is_left_of_a_span_expires() -> None:

@@ -42,7 +42,7 @@ class ReadyModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule()
     def take(self) -> None:
-        level = self.ready.level()
+        level = self.ready.level(0)
         assert level is not None
         task = level.popleft()
         task.state = LEASED
@@ -73,7 +73,7 @@ class ReadyModel(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         assert self.ready.size == sum(task.count for task in self.model)
-        level = self.ready.level()
+        level = self.ready.level(0)
         assert (level is not None) == bool(self.model)
         if level is not None:
             assert level[0] is self._first()

@@ -89,7 +89,7 @@ def task(id_: int, payload: Any = b"p", **fields: Any) -> Task:
     return Task(id=id_, fn=fields.pop("fn", 7), payload=payload, **{"attempt": 1, **fields})
 
 
-OPTIONS_BYTES = "9805cb0000000000000000a16e81a161a16203c0c0c0"
+OPTIONS_BYTES = "9905cb0000000000000000a16e81a161a16203a764656661756c74c0c0c0"
 
 
 def messages() -> dict[str, tuple[wire.Message, str]]:
@@ -103,7 +103,10 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         "resumed": (codec.simple(Resumed()), "92a67369676e616ca7726573756d6564"),
         "waiting": (codec.simple(Waiting(9)), "92a777616974696e6709"),
         "unwanted": (codec.simple(Unwanted(9)), "92a8756e77616e74656409"),
-        "returned": (wire_message(wire.Rest([(3, 1), (4, 2)])), "92a872657475726e656492920301920402"),
+        "returned": (
+            wire_message(wire.Rest([(3, 0, 1), (4, 5, 2)])),
+            "92a872657475726e6564929303000193040502",
+        ),
         "run of one function": (
             codec.run(Run(1, [task(10), task(11)]), set(), [(7, "f", b"code")]),
             "95a372756e01919401070a92c40170c40170919307a166c404636f646590",
@@ -120,17 +123,17 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         ),
         "settled": (
             codec.settled([(task(5), SUCCEEDED, b"v")]),
-            "92a7736574746c6564919505010601c40176",
+            "94a7736574746c656491920591c401769090",
         ),
         "asked": (
             codec.asked([task(5, needs=(4,))], {4: (SUCCEEDED, Value(b"v", 2))}, []),
-            "95a561736b65649199020705c4017000000190c09191049091940406c4017602",
+            "96a561736b65649199020705c4017000000190c0810591049091940406c401760290",
         ),
         "cancel": (
             wire_message(wire.CancelAsked(5, terminate=True, token=1, count=1)),
             "95a663616e63656c05c30101",
         ),
-        "answer": (wire_message(wire.CancelAnswer(1, cancelled=True)), "93a6616e7377657201c3"),
+        "answer": (wire_message(wire.CancelAnswer(9, 1, cancelled=True)), "94a6616e737765720901c3"),
         "progress": (
             wire_message(wire.Progress(5, 1.0, None, "m", {})),
             "96a870726f677265737305cb3ff0000000000000c0a16d80",
@@ -205,7 +208,7 @@ def test_outcomes_arrive_as_they_were_sent(ends: tuple[Link, Link]) -> None:
     assert [contents(part.payload) for part in heard.parts] == [(large, []), b"error"]
 
 
-@pytest.mark.parametrize("words", [Recall(), Deep(), Resumed(), Waiting(4), Returned([(1, 2)])])
+@pytest.mark.parametrize("words", [Recall(), Deep(), Resumed(), Waiting(4), Returned([(1, 0, 2)])])
 def test_words_arrive_as_they_were_sent(ends: tuple[Link, Link], words: Any) -> None:
     sent = wire.Rest(words.rest) if isinstance(words, Returned) else words
     (message,) = arrive(ends, codec.simple(sent))

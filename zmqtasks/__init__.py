@@ -23,6 +23,8 @@ from zmqtasks.errors import (
     TaskExpired,
     TimeLimitExceeded,
     TooDeep,
+    UnsafeConfiguration,
+    UnusableKey,
     UpstreamFailed,
     WorkerLost,
     ZmqTasksError,
@@ -73,6 +75,8 @@ __all__ = [  # noqa: RUF022 - by what they are for
     "TaskExpired",
     "TimeLimitExceeded",
     "TooDeep",
+    "UnsafeConfiguration",
+    "UnusableKey",
     "UpstreamFailed",
     "WorkerLost",
 ]

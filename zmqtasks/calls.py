@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from zmqtasks import payload as payloads
-from zmqtasks.blobs import Shelf
+from zmqtasks.blobs import Packed, Shelf
 from zmqtasks.culprit import culprit
 from zmqtasks.errors import ForeignFuture, NotPicklable, TimeLimitExceeded
 from zmqtasks.functions import Functions
@@ -101,13 +101,13 @@ class Calls:
         deadline: Any = retry.deadline
         return RetryRule(retry.max, *seconds, retry.jitter, deadline, classes, on_limit)
 
-    def value(self, value: Any) -> payloads.Packed:
+    def value(self, value: Any) -> Packed:
         """A value that many tasks will take: named by its hash, so that it travels once."""
         payload, needs = self._pack(payloads.out_of_band(value), None)
         if needs:
             raise ForeignFuture("a future cannot be scattered: pass it to the tasks as it is")
         data, buffers = (payload, []) if isinstance(payload, bytes) else (payload.data, payload.buffers)
-        return payloads.Packed(self._shelf.hold_always(data), buffers)  # type: ignore[arg-type]  # only what arrived has a Buffer
+        return Packed(self._shelf.hold_always(data), buffers)  # type: ignore[arg-type]  # only what arrived has a Buffer
 
     def _pack(self, value: Any, fn: Callable[..., Any] | None) -> tuple[payloads.Payload, list[Future[Any]]]:
         pickler = getattr(self._local, "pickler", None)

@@ -35,6 +35,8 @@ class State(StrEnum):
 
 
 FULL = "the queue is full"  # the reason of a refusal
+GONE = "the broker was started anew, and has lost what was submitted: its queue was in memory only"
+LATE = "its outcome is no longer kept"  # nobody has asked for it in time
 
 FACE = (
     State.QUEUED,
@@ -102,6 +104,7 @@ class Task(msgspec.Struct, gc=False):
     span: bool = False
     needs: tuple[int, ...] = ()
 
+    lane: int = 0  # only workers that take what is in this lane are given it
     face: Any = None  # what the host settles: a future, or the peer that waits for it
     inputs: tuple[Any, ...] = ()  # the values of `needs`, once all are there
     state: int = NEW
@@ -126,16 +129,35 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 
 
 class Joined(msgspec.Struct, frozen=True):
-    """A worker with `slots` tasks at a time is ready."""
+    """A worker with `slots` tasks at a time is ready.
+
+    `node`: it dispatches what it is given to workers of its own. `lanes`: it takes only what is in these (None: all).
+    """
 
     slots: int = 1
+    node: bool = False
+    lanes: frozenset[int] | None = None
+
+
+class Slots(msgspec.Struct, frozen=True, array_like=True):
+    """A node has so many slots now: one more for each of its tasks that waits for others."""
+
+    slots: int
+
+
+class Leaving(msgspec.Struct, array_like=True):
+    """A node gives back what has not started, takes nothing more, and will be gone."""
 
 
 class Submit(msgspec.Struct):
-    """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value)."""
+    """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value).
+
+    `patient`: whoever sends them has waited until there was room, and none is refused.
+    """
 
     tasks: list[Task]
     known: dict[int, tuple[int, Any]] = {}
+    patient: bool = False
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):
@@ -166,10 +188,26 @@ class Done(msgspec.Struct, array_like=True):
     asks: list[Ask] = []
 
 
-class Returned(msgspec.Struct, array_like=True):
-    """The answer to `Recall`: (ordinal, items) of what will not be run, from the end of each span."""
+class Ended(msgspec.Struct, array_like=True, gc=False):
+    """Of what was handed out as `ordinal`, `items` from `offset` on ended, neither by a value nor by a failure."""
 
-    rest: list[tuple[int, int]]
+    ordinal: int
+    offset: int
+    items: int
+    state: int
+    payload: Any
+
+
+class Ends(msgspec.Struct, array_like=True):
+    """What a node has settled for good: its workers died of it, or it was cancelled there."""
+
+    ends: list[Ended]
+
+
+class Returned(msgspec.Struct, array_like=True):
+    """The answer to `Recall`: (ordinal, offset, items) of what will not be run; of a single task (ordinal, 0, 1)."""
+
+    rest: list[tuple[int, int, int]]
 
 
 class Waiting(msgspec.Struct, array_like=True):
@@ -209,13 +247,22 @@ class Claimed(msgspec.Struct, frozen=True):
 class Cancel(msgspec.Struct, frozen=True):
     """A question: cancel `id`, ending it if it runs and `terminate`; `token` comes back in the `Answer`.
 
-    With a `count` above 1: whatever has not started of so many ids from `id` on. No answer then.
+    With a `count` above 1: whatever has not started of so many ids from `id` on. No answer then. A dispatcher asks a
+    node the same about what it has handed to it, and the node says `Answered`.
     """
 
     id: int
     terminate: bool
     token: Any
     count: int = 1
+
+
+class Answered(msgspec.Struct, array_like=True):
+    """A node's answer to `Cancel`: `cancelled`, and then it has said so in `Ends` before."""
+
+    id: int
+    token: Any
+    cancelled: bool
 
 
 class Beat(msgspec.Struct, array_like=True):

@@ -85,10 +85,10 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     """One submit's options; the names are the public ones.
 
     `priority`: 0 to 9, 9 first. `countdown`: seconds (or a `timedelta`) before it may start. `name`: shown in output
-    and errors. `tags`: text by text. `max_deliveries`: how often it may be running when its worker dies. `retry`: a
-    `Retry`. `time_limit`: seconds (or a `timedelta`) that an attempt may take, the loading of its function and
-    arguments included; then its worker is ended. `expires`: seconds (or a `timedelta`) from the submit on; what has not
-    started by then ends EXPIRED.
+    and errors. `tags`: text by text. `max_deliveries`: how often it may be running when its worker dies. `queue`:
+    with a broker, only workers that take it run the task. `retry`: a `Retry`. `time_limit`: seconds (or a `timedelta`)
+    that an attempt may take, the loading of its function and arguments included; then its worker is ended. `expires`:
+    seconds (or a `timedelta`) from the submit on; what has not started by then ends EXPIRED.
     """
 
     priority: int = 0
@@ -96,6 +96,7 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     name: str | None = None
     tags: dict[str, str] = {}
     max_deliveries: int = 3
+    queue: str = "default"
     retry: RetryRule | None = None
     time_limit: float | None = None
     expires: float | None = None
@@ -131,6 +132,8 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
             isinstance(part, str) for pair in self.tags.items() for part in pair
         ):
             raise ValueError(f"tags are a dict of text by text, not {self.tags!r}")
+        if not isinstance(self.queue, str) or not self.queue:  # type: ignore[redundant-expr]  # see above
+            raise ValueError(f"queue is the name of one, not {self.queue!r}")
         if type(self.max_deliveries) is not int or self.max_deliveries < 1:
             raise ValueError(f"max_deliveries is an int of 1 or more, not {self.max_deliveries!r}")
         if self.retry is not None and not isinstance(self.retry, RetryRule):

@@ -6,15 +6,20 @@ from typing import Any, NamedTuple
 
 from zmqtasks import payload as payloads
 from zmqtasks.errors import (
+    BrokerLost,
     QueueFull,
     RemoteError,
+    ResultExpired,
     TaskCancelled,
     TaskExpired,
     TimeLimitExceeded,
     UpstreamFailed,
     WorkerLost,
+    ZmqTasksError,
 )
-from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FACE, FAILED, FULL, UPSTREAM_FAILED, Task
+from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FACE, FAILED, FULL, GONE, LATE, UPSTREAM_FAILED, Task
+
+_REASONS: dict[str, type[ZmqTasksError]] = {FULL: QueueFull, GONE: BrokerLost, LATE: ResultExpired}
 
 
 class Opened(NamedTuple):
@@ -89,7 +94,7 @@ def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseExcepti
     if state == DEAD:
         return WorkerLost(f"task {id_} was running when its worker process ended, too often: {outcome}")
     if state == CANCELLED:
-        kind = QueueFull if outcome == FULL else TaskCancelled
+        kind = _REASONS.get(outcome, TaskCancelled)
         return kind(f"task {id_}: {outcome}")
     of, of_state, of_outcome = outcome
     of_id = f"{cluster_id}-{of}"

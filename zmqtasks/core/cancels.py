@@ -6,7 +6,17 @@ from zmqtasks.core.effects import Answer, Effect, End, Send
 from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.pace import STEAL_S
 from zmqtasks.core.peer import Peer
-from zmqtasks.messages import CANCELLED, EXPIRED, FAILED, LEASED, Cancel, Recall, Task, Unwanted
+from zmqtasks.messages import (
+    CANCELLED,
+    EXPIRED,
+    FAILED,
+    LEASED,
+    Answered,
+    Cancel,
+    Recall,
+    Task,
+    Unwanted,
+)
 
 EARLY = "cancelled before it started"
 
@@ -46,6 +56,19 @@ class Cancels:
         self._sends += [Answer(asked.token, cancelled=True) for asked in peer.questions if asked.id == id_]
         peer.questions = [asked for asked in peer.questions if asked.id != id_]
 
+    def hear(self, peer: Peer, message: Answered, now: float) -> None:
+        """A node has answered: what it does not have any more may be on its way back, or has come back."""
+        for asked in [
+            asked for asked in peer.questions if (asked.id, asked.token) == (message.id, message.token)
+        ]:
+            peer.questions.remove(asked)
+            if message.cancelled or self._ledger.find(message.id) is None:
+                self._sends.append(Answer(asked.token, message.cancelled))
+            elif (task := self._ledger.find(message.id)) is not None and task.peer == peer.id:
+                self._sends.append(Answer(asked.token, cancelled=False))  # it runs there
+            else:
+                self.ask(asked, now)
+
     def recall(self, peer: Peer) -> None:
         """Ask for what `peer` has not started."""
         peer.asked = True
@@ -81,14 +104,19 @@ class Cancels:
             ledger.deliver(ledger.settle(CANCELLED, gone, [EARLY] * len(gone)), now)
         for index in {task.peer for task in tasks if task.state == LEASED}:
             peer = self._peers[index]
-            if (peer.asked or not peer.barren) and message not in peer.questions:
+            if peer.is_node:
+                self._sends.append(Send(peer.id, message))
+            elif (peer.asked or not peer.barren) and message not in peer.questions:
                 peer.questions.append(message)
                 if not peer.asked:
                     self.recall(peer)
 
     def _ask_peer(self, peer: Peer, message: Cancel, now: float) -> None:
         """It may have started: what has not comes back when asked for, and then the answer is certain."""
-        if peer.asked:
+        if peer.is_node:
+            peer.questions.append(message)
+            self._sends.append(Send(peer.id, message))  # it asks its own workers
+        elif peer.asked:
             peer.questions.append(message)
         elif not peer.barren:
             peer.questions.append(message)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from zmqtasks.core.ledger import Ledger
-from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, SHORT_S, STEAL_S, WINDOW_S, Pace
+from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, SHORT_S, STEAL_S, Pace
 from zmqtasks.core.peer import Peer
 from zmqtasks.messages import LEASED, QUEUED, Run, Task
 
@@ -26,17 +26,19 @@ class Dealer:
     def deal(self, peers: Iterable[Peer], now: float) -> list[tuple[Peer, Run]]:
         """Take tasks from the queue into hands, the emptiest first; each is given its share, so that all have some."""
         ready = self.ledger.ready
-        takers = self._takers(peers)
-        runs = []
-        for index, peer in enumerate(takers):
-            share = -(-ready.size // (len(takers) - index))
-            first = peer.next_ordinal
-            if share and (tasks := self._fill(peer, share)):
-                moved = sum([task.count for task in tasks])
-                self.ledger.counts[QUEUED] -= moved
-                self.ledger.counts[LEASED] += moved
-                peer.watch(now)
-                runs.append((peer, Run(first, tasks)))
+        lanes = ready.lanes()
+        runs: list[tuple[Peer, Run]] = []
+        for lane in lanes:
+            takers = self._takers(peers if lanes == [0] else [peer for peer in peers if peer.accepts(lane)])
+            for index, peer in enumerate(takers):
+                share = -(-ready.size // (len(takers) - index))
+                first = peer.next_ordinal
+                if share and (tasks := self._fill(peer, lane, share)):
+                    moved = sum([task.count for task in tasks])
+                    self.ledger.counts[QUEUED] -= moved
+                    self.ledger.counts[LEASED] += moved
+                    peer.watch(now)
+                    runs.append((peer, Run(first, tasks)))
         return runs
 
     def _takers(self, peers: Iterable[Peer]) -> list[Peer]:
@@ -47,7 +49,8 @@ class Dealer:
             for peer in peers
             if peer.open()
             and (
-                peer.hand_s < WINDOW_S * peer.slots
+                peer.hand_s < peer.window_s * peer.slots
+                or peer.items < peer.slots
                 or (peer.items < 2 * peer.slots and peer.hand_s < SHORT_S * peer.slots)
             )
         ]
@@ -60,11 +63,11 @@ class Dealer:
         idle = [peer for peer in takers if not peer.hand]
         return idle[:room] + [peer for peer in takers if peer.hand]
 
-    def _fill(self, peer: Peer, share: int) -> list[Task]:
-        """Up to `share` items from the queue's head into the hand of `peer`, within its credit."""
+    def _fill(self, peer: Peer, lane: int, share: int) -> list[Task]:
+        """Up to `share` items from the head of `lane` into the hand of `peer`, within its credit."""
         ready = self.ledger.ready
         tasks: list[Task] = []
-        while share > 0 and (level := ready.level()) is not None:
+        while share > 0 and (level := ready.level(lane)) is not None:
             task = level[0]
             cost = self.pace.cost_s(task.fn)
             if cost is None:
@@ -72,7 +75,7 @@ class Dealer:
                 share = min(share, room)  # nothing follows it, of whatever function
             else:
                 ahead = (2 if cost < SHORT_S else 1) * peer.slots - peer.items
-                room = max(ahead, int((WINDOW_S * peer.slots - peer.hand_s) / cost))
+                room = max(ahead, int((peer.window_s * peer.slots - peer.hand_s) / cost))
             room = min(room, share, HAND_MAX - peer.items)
             if room <= 0 or (
                 peer.bytes + len(task.payload) > HAND_BYTES_MAX and peer.items >= 2 * peer.slots
@@ -96,8 +99,10 @@ class Dealer:
     def weigh(self, peer: Peer) -> None:
         """Estimate a short hand anew: what was added at one price and taken off at another drifts."""
         if len(peer.hand) <= 2 * peer.slots:
-            cost_s = self.pace.cost_s
-            peer.hand_s = sum([(cost_s(task.fn) or SHORT_S) * task.count for task in peer.hand.values()])
+            cost_s, counted_s = self.pace.cost_s, peer.counted_s
+            peer.hand_s = sum(
+                [counted_s(cost_s(task.fn) or SHORT_S) * task.count for task in peer.hand.values()]
+            )
 
     def overdue(self, peers: Iterable[Peer], now: float) -> list[Peer]:
         """Those whose running task has outlasted the credit: what has not started must come back."""
@@ -113,11 +118,18 @@ class Dealer:
         rich = [peer for peer in peers if self._can_return(peer)]
         if not rich:
             return []
-        if ready.size:
-            level = ready.level()
-            priority = level[0].options.priority if level else 0
-            return [peer for peer in rich if not peer.waiting and peer.holds_below(priority)]
-        idle = [peer for peer in peers if not peer.hand and peer.open()]
+        urgent = set()
+        for lane in ready.lanes() if ready.size else ():
+            if (level := ready.level(lane)) is not None:
+                priority = level[0].options.priority
+                urgent |= {
+                    peer.id
+                    for peer in rich
+                    if not peer.waiting and peer.accepts(lane) and peer.holds_below(priority)
+                }
+        if urgent or (ready.size and ready.lanes() == [0]):
+            return [peer for peer in rich if peer.id in urgent]
+        idle = [peer for peer in peers if peer.items < peer.slots and peer.open()]
         busy = sum(1 for peer in peers if peer.hand and not peer.waiting)
         room = len(idle) if self.slots is None else min(len(idle), self.slots - busy)
         rich.sort(key=lambda peer: peer.hand_s, reverse=True)

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from copy import copy
 from typing import Any, ClassVar
 
+from msgspec.structs import astuple
+
 from zmqtasks.core.cancels import Cancels
 from zmqtasks.core.deal import Dealer
 from zmqtasks.core.effects import ACCEPTED, DELIVERED, Effect, End, Record, Send
@@ -28,6 +30,7 @@ from zmqtasks.core.ledger import Delivery, Ledger
 from zmqtasks.core.limits import Limits, ask_of, text_of
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.retry import Retries
+from zmqtasks.core.waits import Waits
 from zmqtasks.messages import (
     CANCELLED,
     DEAD,
@@ -35,26 +38,27 @@ from zmqtasks.messages import (
     FULL,
     LEASED,
     NEW,
-    QUEUED,
     SUCCEEDED,
+    Answered,
     Ask,
     Beat,
     Cancel,
     Claimed,
-    Deep,
     Done,
+    Ends,
     Joined,
+    Leaving,
     Lost,
     Part,
+    Recall,
     Resumed,
     Returned,
+    Slots,
     Submit,
     Task,
     Waiting,
 )
-from zmqtasks.options import DEFAULT_OPTIONS
 
-WAITING_MAX = 64  # peers whose task may wait for others at a time
 LOOKS = 4  # how often it is looked, within the time after which silence counts, who is silent
 
 
@@ -83,6 +87,8 @@ class Dispatcher:
         self._limits = Limits(self.peers, self._sends, here=limits)
         self._dealer = Dealer(self.ledger, slots)
         self._cancels = Cancels(self.ledger, self.peers, self._sends)
+        self.waits = Waits(self.ledger, self.peers, self._cancels, self._sends)
+        self.holds = False  # nothing is dealt: what has not started is wanted elsewhere
         self._looked: float | None = None  # when there was a turn last
 
     # ---- the contract of a machine ------------------------------------------------------------------------------
@@ -104,19 +110,19 @@ class Dispatcher:
         ledger.release_due(now)
         if ledger.starts.heap:
             self._cancels.expire(now)
-        if ledger.settles:
-            self._resume_settled()
+        if ledger.settles or self.waits.elsewhere:
+            self.waits.resume_settled()
         if self._limits.looks:
             self._limits.look(now)
         if watched := [peer for peer in peers if peer.due is not None]:
             for late in dealer.overdue(watched, now):
                 self._cancels.recall(late)
-        if ledger.ready.size:
+        if ledger.ready.size and not self.holds:
             for taker, run in dealer.deal(peers, now):
                 self._sends.append(Send(taker.id, run))
                 if self._limits.fns:
                     self._limits.dealt(taker, run.tasks, now)
-        if any(peer.items > peer.slots for peer in peers):
+        if any(peer.items > peer.slots for peer in peers) and not self.holds:
             for rich in dealer.steal(peers):
                 self._cancels.recall(rich)
         effects: list[Effect] = [Record(ACCEPTED, self._accepted)] if self._accepted else []
@@ -144,32 +150,43 @@ class Dispatcher:
         self.ledger.check()
         for task in self.ledger.tasks.values():
             if task.state == LEASED:
-                assert self.peers[task.peer].hand[task.ordinal] is task, (
+                assert self.peers[task.peer].find(task.ordinal, task.offset) is task, (
                     f"task {task.id} is leased and in no hand"
                 )
         for peer in self.peers.values():
-            assert peer.items == sum(task.count for task in peer.hand.values()), f"peer {peer.id}: items"
-            assert peer.bytes == sum(len(task.payload) for task in peer.hand.values()), (
-                f"peer {peer.id}: bytes"
-            )
-            for ordinal, task in peer.hand.items():
-                assert (task.state, task.peer, task.ordinal) == (LEASED, peer.id, ordinal), (
-                    f"peer {peer.id}: hand"
-                )
+            peer.check()
+            for task in peer.hand.values():
                 assert self.ledger.tasks.get(task.id) is task, f"task {task.id} is in a hand and unknown"
-            answering = peer.asked or peer.due is not None or peer.ending >= 0
+            answering = peer.asked or peer.due is not None or peer.ending >= 0 or peer.is_node
             assert answering or not peer.questions, f"peer {peer.id}: a question waits for nothing"
-        assert sum(1 for peer in self.peers.values() if peer.waiting) <= WAITING_MAX, "too many wait"
+        self.waits.check()
+
+    # ---- for a dispatcher above this one, by its node ------------------------------------------------------------
+
+    def is_asking(self) -> bool:
+        """Whether a peer has not yet said what it has not started."""
+        return any(peer.asked for peer in self.peers.values())
+
+    def take_back(self) -> list[Task]:
+        """Everything that is queued: it is not this dispatcher's any more."""
+        return self.ledger.give_up_queued()
+
+    def _recall(self, _peer: int, _message: Recall, _now: float) -> None:
+        for peer in self.peers.values():
+            if peer.items > peer.slots and not (peer.asked or peer.ending >= 0):
+                self._cancels.recall(peer)
 
     # ---- tasks ---------------------------------------------------------------------------------------------------
 
     def _submit(self, peer: int, message: Submit, now: float) -> None:
         ledger, refused, nested = self.ledger, [], peer in self.peers
-        plain = 0 if nested or self.queue_max is not None else self._submit_plain(message.tasks)
+        limited = self.queue_max is not None and not message.patient
+        plain = 0 if nested or limited else ledger.add_plain(message.tasks)
+        self._accepted += message.tasks[:plain]
         for task in message.tasks[plain:]:
             if task.state != NEW or task.id in ledger.tasks:
                 continue  # said twice
-            if self.queue_max is not None and ledger.pending + task.count > self.queue_max:
+            if limited and ledger.pending + task.count > (self.queue_max or 0):
                 refused.append(task)
             else:
                 ledger.submitted += task.count
@@ -185,24 +202,6 @@ class Dispatcher:
             ledger.counts[NEW] += items
             ledger.settle(CANCELLED, refused, [FULL] * len(refused))
 
-    def _submit_plain(self, tasks: list[Task]) -> int:
-        """The hot path: take in single tasks to be run at once, up to the first of another kind; how many."""
-        known, push = self.ledger.tasks, self.ledger.ready.push
-        count = 0
-        for task in tasks:
-            if task.needs or task.span or task.state != NEW or task.id in known:
-                break
-            if task.options is not DEFAULT_OPTIONS and task.options.timed:
-                break
-            task.state = QUEUED
-            known[task.id] = task
-            push(task)
-            count += 1
-        self.ledger.submitted += count
-        self.ledger.counts[QUEUED] += count
-        self._accepted += tasks[:count]
-        return count
-
     def _done(self, peer_id: int, message: Done, now: float) -> None:
         peer = self.peers.get(peer_id)
         if peer is None:
@@ -212,13 +211,17 @@ class Dispatcher:
         work = self._done_singles(peer, message, now)
         for part in message.parts:
             work += self._done_part(peer, part, message.asks, now)
+        self.ledger.deliver(work, now)
+        self._moved(peer, now)
+
+    def _moved(self, peer: Peer, now: float) -> None:
+        """Something of what `peer` had in hand is settled."""
         peer.overdue = peer.barren = False
         if peer.doomed[0] >= 0:
             self._limits.relieve(peer)
         self._dealer.weigh(peer)
         peer.watch(now)
-        self.ledger.deliver(work, now)
-        if peer.questions and not peer.asked and peer.ending < 0:
+        if peer.questions and not peer.asked and peer.ending < 0 and not peer.is_node:
             self._cancels.ask_again(peer, now)
 
     def _done_singles(self, peer: Peer, message: Done, now: float) -> list[Delivery]:
@@ -243,60 +246,63 @@ class Dispatcher:
         if message.asks:
             ordinals = [message.first + index for index in kept]
             outcomes = self._retries.sift(ordinals, outcomes, message.asks, now)
-        work: list[Delivery] = []
-        for state in (SUCCEEDED, FAILED):
-            chosen = [
-                (task, payload) for task, payload, is_failure in outcomes if is_failure == (state == FAILED)
-            ]
-            if chosen:
-                work += self.ledger.settle(
-                    state, [task for task, _ in chosen], [payload for _, payload in chosen]
-                )
-        return work
+        return self.ledger.settle_outcomes(outcomes)
 
     def _done_part(self, peer: Peer, part: Part, asks: list[Ask], now: float) -> list[Delivery]:
-        task = peer.hand.get(part.ordinal)
-        if task is None or not task.span or part.offset != task.offset or part.items > task.count:
-            return []  # not the current lease, or a part that was settled before
-        peer.drop(task, part.items, self._dealer.cost_s(task, part.items))
-        if part.items < task.count:
-            task = self.ledger.split(task, part.items)
-        if part.failed and asks and self._retries.took(task, part, asks, now):
+        task = self._take(peer, part.ordinal, part.offset, part.items)
+        if task is None or (part.failed and asks and self._retries.took(task, part, asks, now)):
             return []
         return self.ledger.settle(FAILED if part.failed else SUCCEEDED, [task], [part.payload])
+
+    def _take(self, peer: Peer, ordinal: int, offset: int, items: int) -> Task | None:
+        """Take exactly these items out of the hand of `peer`; None where they are not all there.
+
+        Then they are not of the current lease, or have been taken before.
+        """
+        task = peer.find(ordinal, offset)
+        if task is None or items < 1 or offset + items > task.offset + task.count:
+            return None
+        cost_s = peer.counted_s(self._dealer.cost_s(task, 1)) * items
+        if offset > task.offset:
+            peer.keep(self.ledger.split(task, offset - task.offset), task)
+        peer.drop(task, items, cost_s)
+        return self.ledger.split(task, items) if items < task.count else task
+
+    def _ends(self, peer_id: int, message: Ends, now: float) -> None:
+        peer = self.peers.get(peer_id)
+        if peer is None:
+            return
+        for ordinal, offset, items, state, payload in map(astuple, message.ends):
+            if (task := self._take(peer, ordinal, offset, items)) is not None:
+                self.ledger.deliver(self.ledger.settle(state, [task], [payload]), now)
+        self._moved(peer, now)
 
     # ---- peers ---------------------------------------------------------------------------------------------------
 
     def _joined(self, peer: int, message: Joined, now: float) -> None:
         if peer not in self.peers:
-            self.peers[peer] = Peer(peer, message.slots, now)
+            self.peers[peer] = Peer(peer, message.slots, now, is_node=message.node, lanes=message.lanes)
+        else:
+            self.peers[peer].lanes = message.lanes  # there are new lanes
+
+    def _slots(self, peer_id: int, message: Slots, now: float) -> None:
+        if (peer := self.peers.get(peer_id)) is not None:
+            peer.slots = message.slots
+            peer.watch(now)
+
+    def _leaving(self, peer_id: int, _message: Leaving, _now: float) -> None:
+        if (peer := self.peers.get(peer_id)) is not None:
+            peer.leaving = True
+            if not peer.asked:
+                self._cancels.recall(peer)
+
+    def _answered(self, peer_id: int, message: Answered, now: float) -> None:
+        if (peer := self.peers.get(peer_id)) is not None:
+            self._cancels.hear(peer, message, now)
 
     def _waiting(self, peer_id: int, message: Waiting, now: float) -> None:
-        peer = self.peers.get(peer_id)
-        if peer is None or (message.on >= 0 and self.ledger.find(message.on) is None):
-            return  # what it waits for is settled: it goes on
-        if sum(1 for other in self.peers.values() if other.waiting) >= WAITING_MAX:
-            self._sends.append(Send(peer_id, Deep()))
-            self._drop_unawaited(message.on, now)
-            return
-        peer.waiting = True
-        peer.waits_on = message.on
-        peer.due = None
-        if peer.items > peer.slots and not peer.asked:
-            self._cancels.recall(peer)  # dealt before this was heard: it would wait with the peer
-
-    def _drop_unawaited(self, id_: int, now: float) -> None:
-        """A recursion that is refused ends here: what nobody may wait for would only carry it on."""
-        task = self.ledger.find(id_)
-        if task is not None and task.state != LEASED:
-            single = self.ledger.single(task, id_)
-            self.ledger.deliver(self.ledger.settle(CANCELLED, [single], ["the recursion is too deep"]), now)
-
-    def _resume_settled(self) -> None:
-        """Those whose wait is over go on, before they say so."""
-        for peer in self.peers.values():
-            if peer.waiting and peer.waits_on >= 0 and self.ledger.find(peer.waits_on) is None:
-                peer.waiting = False
+        if (peer := self.peers.get(peer_id)) is not None:
+            self.waits.begin(peer, message, now)
 
     def _resumed(self, peer_id: int, _message: Resumed, _now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
@@ -307,25 +313,16 @@ class Dispatcher:
         if peer is None:
             return
         back: list[Task] = []
-        for ordinal, items in message.rest:
-            task = peer.hand.get(ordinal)
-            if task is None or not 0 < items <= task.count:
-                continue
-            if items < task.count:
-                front = self.ledger.split(task, task.count - items)
-                front.peer, front.ordinal = peer.id, ordinal
-                peer.hand[ordinal] = front
-                peer.items -= items
-                peer.hand_s = max(0.0, peer.hand_s - self._dealer.cost_s(task, items))
-            else:
-                peer.drop(task, items, self._dealer.cost_s(task, items))
-            back.append(task)
+        for ordinal, offset, items in message.rest:
+            if (task := self._take(peer, ordinal, offset, items)) is not None:
+                back.append(task)
         self.ledger.requeue(back)
         peer.asked = False
         peer.barren = not back
         peer.overdue = peer.overdue and bool(peer.hand)  # of nothing in hand there is no progress to wait for
         peer.watch(now)
-        self._cancels.ask_again(peer, now)
+        if not peer.is_node:
+            self._cancels.ask_again(peer, now)
 
     def _lost(self, peer_id: int, message: Lost, now: float) -> None:
         peer = self.peers.pop(peer_id, None)
@@ -376,12 +373,6 @@ class Dispatcher:
             self._lost(peer.id, Lost(f"nothing was heard of it for {silence_s:g} s"), now)
             self._sends.append(End(peer.id))
 
-    def _cancel(self, _peer: int, message: Cancel, now: float) -> None:
-        self._cancels.ask(message, now)
-
-    def _beat(self, _peer: int, _message: Beat, _now: float) -> None:
-        """`receive` has noted when."""
-
     _reactions: ClassVar[dict[type, Callable[..., None]]] = {
         Submit: _submit,
         Done: _done,
@@ -390,7 +381,12 @@ class Dispatcher:
         Waiting: _waiting,
         Resumed: _resumed,
         Lost: _lost,
-        Cancel: _cancel,
+        Cancel: lambda self, _, message, now: self._cancels.ask(message, now),
         Claimed: lambda self, _, message, now: self._limits.claimed(message, now),
-        Beat: _beat,
+        Beat: lambda *_: None,  # `receive` has noted when
+        Ends: _ends,
+        Slots: _slots,
+        Leaving: _leaving,
+        Answered: _answered,
+        Recall: _recall,
     }

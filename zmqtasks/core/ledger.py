@@ -17,6 +17,7 @@ from zmqtasks.messages import (
     FAILED,
     FINAL_FROM,
     LEASED,
+    NEW,
     QUEUED,
     RETRYING,
     SCHEDULED,
@@ -26,6 +27,7 @@ from zmqtasks.messages import (
     Task,
     Value,
 )
+from zmqtasks.options import DEFAULT_OPTIONS
 
 TRANSITIONS: tuple[frozenset[int], ...] = (
     frozenset({WAITING, SCHEDULED, QUEUED, CANCELLED}),  # NEW
@@ -91,6 +93,23 @@ class Ledger:
         else:
             self._schedule(task, now)
 
+    def add_plain(self, tasks: list[Task]) -> int:
+        """The hot path: take in new single tasks to be run at once, up to the first of another kind; how many."""
+        known, push = self.tasks, self.ready.push
+        count = 0
+        for task in tasks:
+            if task.needs or task.span or task.state != NEW or task.id in known:
+                break
+            if task.options is not DEFAULT_OPTIONS and task.options.timed:
+                break
+            task.state = QUEUED
+            known[task.id] = task
+            push(task)
+            count += 1
+        self.submitted += count
+        self.counts[QUEUED] += count
+        return count
+
     def _schedule(self, task: Task, now: float) -> None:
         if task.options.countdown:
             self.move(task, SCHEDULED)
@@ -143,6 +162,18 @@ class Ledger:
             if task.course is not None:
                 self.starts.watch(task)
 
+    def give_up_queued(self) -> list[Task]:
+        """Everything that is queued: it is known here no more."""
+        tasks = self.ready.tasks()
+        for task in tasks:
+            self.ready.forget(task)
+            self.counts[QUEUED] -= task.count
+            self.submitted -= task.count
+            task.state = NEW
+            del self.tasks[task.id]
+            self.spans.discard(task.id)
+        return tasks
+
     def split(self, task: Task, items: int) -> Task:
         """Cut `items` off the front of a span; both parts are known, the front has no place yet."""
         self.spans.discard(task.id)
@@ -185,6 +216,15 @@ class Ledger:
         self.records.append(Record(SETTLED, tasks, state, payloads))
         self.settles.append(Settle(state, tasks, payloads))
         return self._addressed(state, tasks, payloads) if self.addresses else []
+
+    def settle_outcomes(self, outcomes: list[tuple[Task, Any, bool]]) -> list[Delivery]:
+        """The ends of tasks that ran: (task, payload, failed)."""
+        work: list[Delivery] = []
+        for state in (SUCCEEDED, FAILED):
+            chosen = [(task, payload) for task, payload, failed in outcomes if failed == (state == FAILED)]
+            if chosen:
+                work += self.settle(state, [task for task, _ in chosen], [payload for _, payload in chosen])
+        return work
 
     def _addressed(self, state: int, tasks: list[Task], payloads: list[Any]) -> list[Delivery]:
         work: list[Delivery] = []

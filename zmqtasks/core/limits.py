@@ -49,9 +49,9 @@ class Limits:
         peer = self._peers.get(message.peer)
         if peer is None or (shortest := self._shortest(list(peer.hand.values()))) is None:
             return
-        task = peer.hand.get(message.ordinal)
+        task = peer.find(message.ordinal, message.item)
         when = now + shortest  # what follows may begin at once
-        if task is not None and task.options.time_limit and message.item >= task.offset:
+        if task is not None and task.options.time_limit:
             over = message.since + task.options.time_limit
             if over <= now:
                 peer.doomed = message.ordinal, message.item
@@ -62,9 +62,7 @@ class Limits:
 
     def relieve(self, peer: Peer) -> None:
         """Outcomes have come: the one that `peer` was to be ended for may be among them, and then it is not ended."""
-        ordinal, item = peer.doomed
-        task = peer.hand.get(ordinal)
-        if task is None or task.offset > item:
+        if peer.find(*peer.doomed) is None:
             peer.doomed = NOBODY
 
     def _shortest(self, tasks: list[Task]) -> float | None:

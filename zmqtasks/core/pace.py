@@ -8,6 +8,7 @@ one. A function that has no outcome yet goes one a slot. Measured on two cores: 
 from __future__ import annotations
 
 WINDOW_S = 0.004  # a slot's credit
+NODE_WINDOW_S = 0.020  # the same of a node: it is farther away
 SHORT_S = 0.1  # below this a peer may have two in hand a slot: one runs, one follows without a round trip
 HAND_MAX = 4096  # tasks in hand, whatever they cost
 HAND_BYTES_MAX = 8 << 20  # payload bytes in hand, beyond the first two tasks

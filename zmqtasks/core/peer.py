@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
-from zmqtasks.core.pace import GRACE_S
+from zmqtasks.core.pace import GRACE_S, NODE_WINDOW_S, WINDOW_S
 from zmqtasks.messages import LEASED, Cancel, Task
 
 
 class Peer:
     """One worker: its hand, its credit, and what is asked of it."""
 
-    __slots__ = ("asked", "barren", "bytes", "doomed", "due", "ending", "hand", "hand_s", "heard", "id", "items",
-                 "next_ordinal", "overdue", "priority", "questions", "slots", "waiting", "waits_on")  # fmt: skip
+    __slots__ = ("asked", "barren", "bytes", "doomed", "due", "ending", "hand", "hand_s", "heard", "id", "is_node",
+                 "items", "lanes", "leaving", "next_ordinal", "overdue", "priority", "questions", "slots", "waiting",
+                 "waits_on", "window_s")  # fmt: skip
 
-    def __init__(self, id_: int, slots: int, now: float) -> None:
+    def __init__(
+        self, id_: int, slots: int, now: float, *, is_node: bool = False, lanes: frozenset[int] | None = None
+    ) -> None:
         self.id = id_
         self.heard = now  # when something last came from it
         self.slots = slots
-        self.hand: dict[int, Task] = {}  # by ordinal, in the order of running
+        self.is_node = is_node
+        self.lanes = lanes  # what it takes; None: everything
+        self.window_s = NODE_WINDOW_S if is_node else WINDOW_S
+        # By ordinal, in the order of running. A node runs the items of a span in any order: of one that has a hole, the
+        # pieces before its last stand under (ordinal, the offset where they end).
+        self.hand: dict[int | tuple[int, int], Task] = {}
         self.hand_s = 0.0  # the estimate of what is in hand
         self.items = 0  # tasks in hand, each item of a span counted
         self.bytes = 0  # payload bytes in hand
@@ -31,13 +39,45 @@ class Peer:
         self.barren = False  # the last recall brought nothing, and nothing has moved since: another is vain
         self.waiting = False  # its task waits for others: it takes nothing, and occupies no slot
         self.waits_on = -1  # the one task that it waits for
+        self.leaving = False  # it takes nothing any more
         self.ending = -1  # the id of the task it is being killed for
         self.doomed = (-1, 0)  # what it is being ended for if it still runs that: ordinal, item
         self.questions: list[Cancel] = []  # cancels that wait for what it returns
 
     def open(self) -> bool:
         """Whether it may be given anything."""
-        return not (self.overdue or self.waiting or self.asked or self.ending >= 0 or self.doomed[0] >= 0)
+        busy = self.overdue or self.waiting or self.asked
+        return not (busy or self.ending >= 0 or self.doomed[0] >= 0 or self.leaving)
+
+    def accepts(self, lane: int) -> bool:
+        """Whether it takes what is in `lane`."""
+        return self.lanes is None or lane in self.lanes
+
+    def find(self, ordinal: int, offset: int) -> Task | None:
+        """The task in hand that has item `offset` of what was given as `ordinal`."""
+        task = self.hand.get(ordinal)
+        if task is not None and task.offset <= offset < task.offset + task.count:
+            return task
+        for key, piece in self.hand.items():
+            if type(key) is tuple and key[0] == ordinal and piece.offset <= offset < key[1]:
+                return piece
+        return None
+
+    def key_of(self, task: Task) -> int | tuple[int, int]:
+        """Under which `task`, of this hand, stands."""
+        if self.hand.get(task.ordinal) is task:
+            return task.ordinal
+        return task.ordinal, task.offset + task.count
+
+    def keep(self, front: Task, rest: Task) -> None:
+        """`front`, cut off `rest`, which is in hand, stays in hand too."""
+        front.peer, front.ordinal = self.id, rest.ordinal
+        self.hand[front.ordinal, front.offset + front.count] = front
+        self.bytes += len(front.payload)
+
+    def counted_s(self, cost_s: float) -> float:
+        """What a task of that cost counts in `hand_s`: on many slots a long one must not take the others' credit."""
+        return cost_s if self.slots == 1 else min(cost_s, self.window_s)
 
     def holds_below(self, priority: int) -> bool:
         """Whether something that has not started is of a lower priority."""
@@ -64,13 +104,19 @@ class Peer:
         self.next_ordinal = ordinal
         self.items += items
         self.bytes += nbytes
-        self.hand_s += cost_s * items
+        self.hand_s += self.counted_s(cost_s) * items
         self.barren = False
 
     def drop(self, task: Task, items: int, cost_s: float) -> None:
         """`items` of `task` are no longer to be done: all of them take it out of the hand."""
         if items == task.count:
-            del self.hand[task.ordinal]
+            key = self.key_of(task)
+            front = self.hand.get((task.ordinal, task.offset)) if key == task.ordinal else None
+            if front is not None:  # now the last of its span, in the same place
+                del self.hand[task.ordinal, task.offset]
+                self.hand[key] = front
+            else:
+                del self.hand[key]
             self.bytes -= len(task.payload)
             task.peer = task.ordinal = -1
         self.items -= items
@@ -92,3 +138,12 @@ class Peer:
     def watch(self, now: float) -> None:
         """Set when its hand is overdue: only where something in it has not started and could run elsewhere."""
         self.due = now + 2 * self.hand_s + GRACE_S if self.items > self.slots else None
+
+    def check(self) -> None:
+        """Assert what must hold of its hand."""
+        tasks = self.hand.values()
+        assert self.items == sum(task.count for task in tasks), f"peer {self.id}: items"
+        assert self.bytes == sum(len(task.payload) for task in tasks), f"peer {self.id}: bytes"
+        for key, task in self.hand.items():
+            assert (task.state, task.peer) == (LEASED, self.id), f"peer {self.id}: hand"
+            assert self.key_of(task) == key, f"peer {self.id}: task {task.id} stands under {key}"

@@ -8,30 +8,38 @@ from heapq import heappop, heappush
 from zmqtasks.messages import QUEUED, RETRYING, SCHEDULED, Task
 from zmqtasks.options import PRIORITY_MAX
 
+Levels = tuple[deque[Task], ...]  # by priority
+
 
 class Ready:
-    """Tasks by priority, the highest first and the oldest first within; `size` counts items, a span's each.
+    """Tasks by lane and priority, the highest first and the oldest first within; `size` counts items, a span's each.
 
     A task that was cancelled stays in its place and is passed over: removal from the middle would cost the length.
     """
 
     def __init__(self) -> None:
-        self._levels: tuple[deque[Task], ...] = tuple(deque() for _ in range(PRIORITY_MAX + 1))
+        self._lanes: dict[int, Levels] = {0: _levels()}
         self.size = 0
 
     def push(self, task: Task) -> None:
         """Last of its priority."""
-        self._levels[task.options.priority].append(task)
+        self._of(task)[task.options.priority].append(task)
         self.size += task.count
 
     def push_front(self, task: Task) -> None:
         """First of its priority: it has been out already."""
-        self._levels[task.options.priority].appendleft(task)
+        self._of(task)[task.options.priority].appendleft(task)
         self.size += task.count
+
+    def _of(self, task: Task) -> Levels:
+        levels = self._lanes.get(task.lane)
+        if levels is None:
+            levels = self._lanes[task.lane] = _levels()
+        return levels
 
     def insert(self, before: Task, tasks: list[Task]) -> None:
         """`tasks`, cut off the front of `before`, take their place; the size stays."""
-        level = self._levels[before.options.priority]
+        level = self._of(before)[before.options.priority]
         at = level.index(before)
         for task in reversed(tasks):
             level.insert(at, task)
@@ -40,13 +48,24 @@ class Ready:
         """`task` was moved to another state and no longer counts."""
         self.size -= task.count
 
-    def level(self) -> deque[Task] | None:
-        """The tasks of the highest priority that has any, its first one ready; None if nothing is.
+    def lanes(self) -> list[int]:
+        """The lanes that have something, the one with the highest priority first."""
+        if len(self._lanes) == 1:
+            return list(self._lanes) if self.size else []
+        tops = [
+            (level[0].options.priority, -lane)
+            for lane in self._lanes
+            if (level := self.level(lane)) is not None
+        ]
+        return [-lane for _, lane in sorted(tops, reverse=True)]
+
+    def level(self, lane: int) -> deque[Task] | None:
+        """The tasks of the highest priority in `lane` that has any, its first one ready; None if nothing is.
 
         Whoever takes from it calls `forget` for what it takes.
         """
         if self.size:
-            for level in reversed(self._levels):
+            for level in reversed(self._lanes[lane]):
                 while level and level[0].state != QUEUED:
                     level.popleft()
                 if level:
@@ -54,8 +73,18 @@ class Ready:
         return None
 
     def tasks(self) -> list[Task]:
-        """All of them, for `check`."""
-        return [task for level in self._levels for task in level if task.state == QUEUED]
+        """All of them."""
+        return [
+            task
+            for levels in self._lanes.values()
+            for level in levels
+            for task in level
+            if task.state == QUEUED
+        ]
+
+
+def _levels() -> Levels:
+    return tuple(deque() for _ in range(PRIORITY_MAX + 1))
 
 
 class Later:
@@ -103,6 +132,7 @@ def split(task: Task, items: int) -> Task:
         span=True,
         face=task.face,
         state=task.state,
+        lane=task.lane,
         attempt=task.attempt,
         deliveries=task.deliveries,
         inputs=task.inputs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zmqtasks import codec, wire
-from zmqtasks.functions import Functions
+from zmqtasks.catalog import Catalog
 from zmqtasks.messages import Submit, Task
 
 
@@ -21,7 +21,7 @@ class Asker:
 class Asks:
     """Submits of children in the dispatcher's words, and outcomes in the children's."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Catalog) -> None:
         self._functions = functions
         self._numbers: dict[int, dict[int, int]] = {}  # by peer: its function numbers as ours
         self._outcomes: dict[int, list[tuple[Task, int, Any]]] = {}  # by peer: not yet told
@@ -41,12 +41,12 @@ class Asks:
         """An outcome for a child."""
         self._outcomes.setdefault(asker.peer, []).append((task, state, payload))
 
-    def outcomes(self) -> list[tuple[int, wire.Message]]:
-        """What is to be told, by peer."""
-        if not self._outcomes:
-            return []
-        outcomes, self._outcomes = self._outcomes, {}
-        return [(peer, codec.settled(of_peer)) for peer, of_peer in outcomes.items()]
+    def outcomes(self) -> dict[int, list[tuple[Task, int, Any]]]:
+        """What is to be told, by peer: tasks, their states, their payloads."""
+        outcomes = self._outcomes
+        if outcomes:
+            self._outcomes = {}
+        return outcomes
 
     def forget(self, peer: int) -> None:
         """`peer` is gone."""

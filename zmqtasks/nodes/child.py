@@ -319,21 +319,23 @@ class Child:
             self._read()
             while self._peek.poll(0):
                 self._read()
-        rest: list[tuple[int, int]] = []
+        rest: list[tuple[int, int, int]] = []
         with self._sending:
             while True:
                 try:
                     ordinal, _, _, _, more = self._hand.pop()
                 except IndexError:
                     break
-                rest.append((ordinal, more.count if more is not None and more.count else 1))
+                rest.append(
+                    (ordinal, more.offset, more.count) if more is not None and more.count else (ordinal, 0, 1)
+                )
             if (span := self._outbox.span) is not None:
                 limit = span.limit
                 span.limit = -1  # it stops here ...
                 current = self._claim[1]
                 span.limit = min(limit, current + 1)  # ... or after the item that it has begun
                 if limit > span.limit:
-                    rest.append((span.ordinal, limit - span.limit))
+                    rest.append((span.ordinal, span.limit, limit - span.limit))
             self.flush()
             link.send(codec.simple(wire.Rest(rest[::-1])))
 

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Collection
 
 from zmqtasks import codec, wire
+from zmqtasks.catalog import Catalog
 from zmqtasks.core.effects import End
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.pool import Pool
-from zmqtasks.functions import Functions
 from zmqtasks.messages import Claimed, Lost, Run
 from zmqtasks.nodes.claim import ITEM, ORDINAL, SINCE
 from zmqtasks.nodes.crew import ChildLink, Crew, describe
@@ -23,14 +23,21 @@ class Children:
     """Children by peer, with their links in a loop."""
 
     def __init__(
-        self, loop: Loop, functions: Functions, workers: int, cpus: int, cluster_id: str, later: str
+        self,
+        loop: Loop,
+        functions: Catalog,
+        workers: int,
+        cpus: int,
+        cluster_id: str,
+        later: str,
+        first_session: int = 0,
     ) -> None:
         self.by_peer: dict[int, ChildLink] = {}
         self._pool = Pool(workers)
         self._loop = loop
         self._functions = functions
         self._links: dict[int, tuple[ChildLink, Link]] = {}  # by descriptor
-        self._crew = Crew(workers, cpus, cluster_id, later)
+        self._crew = Crew(workers, cpus, cluster_id, later, first_session)
         loop.watch(self._crew)
         for relay in self._crew.relays:
             if relay is not None:

@@ -32,6 +32,7 @@ _THREADS = (
 )
 _END_S = 5.0  # what the fork server may take to kill everything; it takes milliseconds
 _PACKET_BYTES = 4096
+SESSIONS_MAX = 4096  # children that submit tasks have a session each; a later one has that of one long gone
 _STANDARD_MAX = 2  # the descriptor of standard error
 
 
@@ -60,9 +61,13 @@ class ChildLink:
 
 
 class Crew:
-    """The fork server and its children. `later`: a module that tasks may need, not imported before the first run."""
+    """The fork server and its children. `later`: a module that tasks may need, not imported before the first run.
 
-    def __init__(self, workers: int, cpus: int, cluster_id: str, later: str) -> None:
+    `first_session`: what the children submit has ids of the sessions from there on.
+    """
+
+    def __init__(self, workers: int, cpus: int, cluster_id: str, later: str, first_session: int = 0) -> None:
+        self._first_session = first_session
         self.children: dict[int, ChildLink] = {}  # by index
         self._next_peer = 1
         self._old: list[Claims] = []  # of fork servers that are gone
@@ -125,9 +130,10 @@ class Crew:
         child = ChildLink(self._next_peer, index, claim)
         self._next_peer += 1
         self.children[index] = child
+        session = self._first_session + child.peer % SESSIONS_MAX
         files = [child.their_data.fileno(), child.their_control.fileno()]
         with contextlib.suppress(OSError):  # the server is gone: `events` will say so
-            socket.send_fds(self._link, [b"fork %d %d" % (index, child.peer)], files)
+            socket.send_fds(self._link, [b"fork %d %d" % (index, session)], files)
         child.their_data.close()
         child.their_control.close()
         return child

@@ -6,7 +6,7 @@ their deaths in the same millisecond. And it is their guardian: each child leads
 become this process's own (PR_SET_CHILD_SUBREAPER), so that when the client closes, or is gone however it went
 (the end of the stream says so), everything that came from here is killed before this process ends.
 
-It speaks with its client over a socketpair of packets: `fork INDEX PEER` with the child's two sockets beside it,
+It speaks with its client over a socketpair of packets: `fork INDEX SESSION` with the child's two sockets beside it,
 `kill INDEX` and `end INDEX ORDINAL ITEM` (kill it if it runs that) come in;
 `forked INDEX PID`, `exited INDEX STATUS` (as `os.waitpid` gives it) go out.
 """

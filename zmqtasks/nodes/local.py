@@ -7,7 +7,6 @@ nothing else is in flight the submitter takes the turn itself, which saves a wak
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import secrets
 import sys
@@ -15,7 +14,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
@@ -27,6 +25,7 @@ from zmqtasks.errors import ClientClosed, ForkedClient
 from zmqtasks.functions import Functions
 from zmqtasks.messages import CANCELLED, DEAD, LEASED, QUEUED, Cancel, Joined, Report, Run, Submit, Task
 from zmqtasks.nodes.asks import Asker, Asks
+from zmqtasks.nodes.callbacks import Callbacks
 from zmqtasks.nodes.children import Children, Heard
 from zmqtasks.nodes.crew import ChildLink, occupy_standard_descriptors
 from zmqtasks.nodes.ids import Ids
@@ -65,7 +64,7 @@ class LocalCluster:
         self._inbox: deque[Task] = deque()
         self._messages: deque[Cancel] = deque()
         self._asks = Asks(self.functions)
-        self._calls: SimpleQueue[Callable[[], object] | None] | None = None
+        self._callbacks = Callbacks()
         self._turning = threading.Lock()  # held for a turn, by whoever takes it
         self._deadline: float | None = None
         self._closing = self._killing = self._closed = False
@@ -161,12 +160,7 @@ class LocalCluster:
 
     def call_back(self, call: Callable[[], object]) -> None:
         """Run a user's callback in a thread of its own: it may block, and may wait for other futures."""
-        if self._calls is None:
-            self._calls = SimpleQueue()
-            threading.Thread(
-                target=_call, args=(self._calls,), name="zmqtasks-callbacks", daemon=True
-            ).start()
-        self._calls.put(call)
+        self._callbacks.put(call)
 
     def close(self, *, wait: bool, cancel: bool, kill: bool = False) -> None:
         """No more tasks; end when all are settled. `cancel`: those that have not started; `kill`: all of them."""
@@ -235,7 +229,7 @@ class LocalCluster:
             if type(head) is wire.Asked:
                 return self._asks.submit(child.peer, message)
             if type(head) is wire.CancelAsked:
-                return Cancel(head.id, head.terminate, (child.peer, head.token), head.count)
+                return Cancel(head.id, head.terminate, (child.peer, head.id, head.token), head.count)
             if type(head) is wire.Progress:
                 self._report(head)
         return said
@@ -281,8 +275,8 @@ class LocalCluster:
                 dispatcher.receive(CLIENT, self._children.claimed(effect.peer), now)
                 look_at_once = now
             # Records are not kept: these tasks live as long as this process, and no longer.
-        for peer, message in self._asks.outcomes():
-            self._children.tell(peer, message)
+        for peer, outcomes in self._asks.outcomes().items():
+            self._children.tell(peer, codec.settled(outcomes))
         for answer in answers:  # after the outcomes: who is told that a task is cancelled sees that it is
             self._answer(answer)
         if gone := self.shelf.take_gone():
@@ -310,8 +304,8 @@ class LocalCluster:
             token.answer = effect.cancelled
             token.done.set()
         elif token is not None:
-            peer, number = token
-            self._children.tell(peer, codec.simple(wire.CancelAnswer(number, effect.cancelled)))
+            peer, id_, number = token
+            self._children.tell(peer, codec.simple(wire.CancelAnswer(id_, number, effect.cancelled)))
 
     def _give_up(self) -> None:
         """No child comes up: whatever is asked of this cluster fails, and says so."""
@@ -336,8 +330,7 @@ class LocalCluster:
             self._loop.close()
             self._closed = True
             self._refuse_inbox()
-            if self._calls is not None:
-                self._calls.put(None)
+            self._callbacks.close()
 
     def _refuse_inbox(self) -> None:
         while self._inbox:
@@ -349,16 +342,6 @@ class LocalCluster:
 
 
 _clusters: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
-
-
-def _call(calls: SimpleQueue[Callable[[], object] | None]) -> None:
-    """The thread that runs users' callbacks."""
-    while (call := calls.get()) is not None:
-        try:
-            call()
-        except Exception:
-            logging.getLogger("zmqtasks").exception("a done callback raised")
-        call = None
 
 
 def _leave_all() -> None:
