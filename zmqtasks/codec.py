@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 from zmqtasks.blobs import FRAME_BYTES_MIN
@@ -11,6 +12,7 @@ from zmqtasks.messages import (
     Answered,
     Beat,
     Cancel,
+    Course,
     Deep,
     Done,
     Ends,
@@ -195,6 +197,7 @@ def task(message: Arrived, entry: Single) -> Task:
         span=entry.count > 0,
         inputs=tuple([Value(message.payload(payload), index) for payload, index in entry.inputs]),
         attempt=max(0, entry.attempt - 1),
+        course=Course(inf, entry.attempt - 1, tuple(entry.log)) if isinstance(entry, Again) else None,
     )
 
 

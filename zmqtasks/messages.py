@@ -66,8 +66,9 @@ class Report(NamedTuple):
 class Course(msgspec.Struct, frozen=True):
     """What policies have to know of a task, where it has any; shared by the parts of a span.
 
-    `since`: when it was submitted here. `log`: of each failed attempt that another one follows, its number and its
-    exception in a line; `last`: the last one's payload, where a deadline may make it the outcome.
+    `since`: when it was submitted, infinity where its times are kept by a dispatcher above. `log`: of each failed
+    attempt that another one follows, its number and its exception in a line; `last`: the last one's payload, where a
+    deadline may make it the outcome.
     """
 
     since: float

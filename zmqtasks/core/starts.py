@@ -7,6 +7,7 @@ of a span need no word of their own: each stands under its first id.
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from zmqtasks.messages import Task
 
@@ -25,7 +26,7 @@ def latest_start(task: Task) -> float | None:
         after = options.retry.deadline if options.retry is not None else None
     else:
         after = None if task.deliveries else options.expires
-    return None if after is None else course.since + after
+    return None if after is None or course.since == inf else course.since + after
 
 
 class Starts:
