@@ -11,7 +11,8 @@ from zmqtasks.calls import Calls
 from zmqtasks.errors import UnknownTask, ZmqTasksError
 from zmqtasks.messages import FINAL_FROM, SUCCEEDED
 from zmqtasks.nodes import child
-from zmqtasks.nodes.local import LocalCluster, cpus
+from zmqtasks.nodes.cpus import cpus
+from zmqtasks.nodes.local import LocalCluster
 from zmqtasks.options import Retry
 from zmqtasks.outcome import error_of, load
 from zmqtasks.submitter import Submitter, number_of

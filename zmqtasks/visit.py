@@ -46,9 +46,10 @@ class Welcome(msgspec.Struct, array_like=True, tag="welcome"):
 
 
 class Refused(msgspec.Struct, array_like=True, tag="refused"):
-    """The broker does not talk to this peer: why, in one line."""
+    """The broker does not talk to this peer: why, in one line. Not `final`: it may come anew."""
 
     reason: str
+    final: bool = True
 
 
 class Taken(msgspec.Struct, array_like=True, tag="taken"):

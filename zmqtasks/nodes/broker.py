@@ -148,7 +148,7 @@ class Broker:
             elif (visitor := self._guests.by_route.get(mail.sender)) is not None:
                 self._requests.hear(visitor, mail.message, now)
             else:
-                self._guests.refuse(mail.sender, "")  # who comes back has to say who he is
+                self._guests.refuse(mail.sender, "who are you?", final=False)
         except PermissionError as error:
             self._guests.refuse(mail.sender, str(error), now)
         except Exception:  # noqa: BLE001 - whatever somebody with a key makes up
@@ -161,6 +161,8 @@ class Broker:
             if session.backlog:
                 requests.take_in(session, now)
                 requests.touched.add(session.number)
+        while guests.left:
+            requests.forget_node(guests.left.pop())
         answers: list[Answer] = []
         effect: Any
         for effect in dispatcher.turn(now):
@@ -172,7 +174,7 @@ class Broker:
             elif kind is Answer:
                 answers.append(effect)
             elif kind is End and (node := guests.nodes.get(effect.peer)) is not None:
-                guests.refuse(node.route, "nothing was heard of it for too long", now)
+                guests.refuse(node.route, "nothing was heard of it for too long", now, final=False)
             # Records are not kept: everything is in memory.
         for number, outcomes in requests.asks.outcomes().items():
             if (node := guests.nodes.get(number)) is not None:  # a task of its children has asked
@@ -241,7 +243,7 @@ class Broker:
 
     def _close(self) -> None:
         for visitor in list(self._guests.by_route.values()):
-            self._guests.tell(visitor, visit.Refused("the broker was stopped"))
+            self._guests.tell(visitor, visit.Refused("the broker was stopped", final=False))
         self._monitor.close()
         self._mailbox.close(LINGER_MS)
         if self._authenticator is not None:

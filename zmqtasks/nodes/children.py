@@ -10,7 +10,7 @@ from zmqtasks.catalog import Catalog
 from zmqtasks.core.effects import End
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.pool import Pool
-from zmqtasks.messages import Claimed, Lost, Run
+from zmqtasks.messages import LEASED, QUEUED, Claimed, Lost, Run, Task
 from zmqtasks.nodes.claim import ITEM, ORDINAL, SINCE
 from zmqtasks.nodes.crew import ChildLink, Crew, describe
 from zmqtasks.nodes.link import Closed, Link, Malformed
@@ -120,6 +120,15 @@ class Children:
     def _unwatch(self, link: Link) -> None:
         if self._links.pop(link.fileno(), None) is not None:
             self._loop.unwatch(link)
+
+    def state(self, task: Task, id_: int) -> int:
+        """Of `id_`, which is `task` or one of it: LEASED once the claim of a child has come to it."""
+        child = self.by_peer.get(task.peer)
+        if task.state != LEASED or child is None:
+            return task.state if task.state < LEASED else QUEUED
+        ordinal, item, _ = child.claim
+        begun = ordinal > task.ordinal or (ordinal == task.ordinal and item >= task.offset + id_ - task.id)
+        return LEASED if begun or (not task.span and ordinal == task.ordinal) else QUEUED
 
     # ---- telling -------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,9 @@ class Dealer:
             self._monitor = Monitor(socket, _EVENTS)
             socket.connect(self.address)
         except BaseException:
+            if self._monitor is not None:
+                self._monitor.close()
+                self._monitor = None
             socket.close(0)
             raise
         self._mailbox = Mailbox(socket)

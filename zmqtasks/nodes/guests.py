@@ -29,6 +29,7 @@ class Guests:
         self.by_route: dict[bytes, Visitor] = {}
         self.nodes: dict[int, Visitor] = {}  # by number
         self.sessions: dict[int, Session] = {}  # by number
+        self.left: list[Visitor] = []  # nodes that have left since somebody looked
         self._cluster_id = cluster_id
         self._mailbox = mailbox
         self._dispatcher = dispatcher
@@ -111,9 +112,9 @@ class Guests:
         elif (visitor := self._by_descriptor.get(descriptor)) is not None:
             self.leave(visitor, "its connection was closed", now)
 
-    def refuse(self, route: bytes, reason: str, now: float = 0.0) -> None:
-        """Say why nobody listens, and do not listen."""
-        self._mailbox.send(codec.simple(visit.Refused(reason)), route)
+    def refuse(self, route: bytes, reason: str, now: float = 0.0, *, final: bool = True) -> None:
+        """Say why nobody listens, and do not listen. Not `final`: it may come anew."""
+        self._mailbox.send(codec.simple(visit.Refused(reason, final)), route)
         if (visitor := self.by_route.get(route)) is not None:
             self.leave(visitor, reason, now)
 
@@ -129,6 +130,7 @@ class Guests:
                 visitor.session.visitor = None
         else:
             del self.nodes[visitor.number]
+            self.left.append(visitor)
             self._dispatcher.receive(visitor.number, Lost(reason), now)
             _log.info("worker %s is gone: %s", visitor.name, reason)
 

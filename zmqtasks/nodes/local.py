@@ -23,20 +23,16 @@ from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, End, Look, Send, Settle
 from zmqtasks.errors import ClientClosed, ForkedClient
 from zmqtasks.functions import Functions
-from zmqtasks.messages import CANCELLED, DEAD, LEASED, QUEUED, Cancel, Joined, Report, Run, Submit, Task
+from zmqtasks.messages import CANCELLED, DEAD, QUEUED, Cancel, Joined, Report, Run, Submit, Task
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.callbacks import Callbacks
 from zmqtasks.nodes.children import Children, Heard
+from zmqtasks.nodes.cpus import cpus
 from zmqtasks.nodes.crew import ChildLink, occupy_standard_descriptors
 from zmqtasks.nodes.ids import Ids
 from zmqtasks.nodes.loop import Loop
 
 CLIENT = 0  # this process, as a peer of its dispatcher
-
-
-def cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Question:
@@ -132,12 +128,7 @@ class LocalCluster:
         task = self._dispatcher.ledger.find(id_)
         if task is None:
             return QUEUED, 0
-        child = self._children.by_peer.get(task.peer)
-        if task.state != LEASED or child is None:
-            return task.state if task.state < LEASED else QUEUED, task.attempt
-        ordinal, item, _ = child.claim
-        begun = ordinal > task.ordinal or (ordinal == task.ordinal and item >= task.offset + id_ - task.id)
-        return LEASED if begun or (not task.span and ordinal == task.ordinal) else QUEUED, task.attempt
+        return self._children.state(task, id_), task.attempt
 
     def accepted(self, timeout: float | None) -> bool:
         """Wait until the I/O thread has taken in what was submitted."""

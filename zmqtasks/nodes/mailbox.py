@@ -31,7 +31,7 @@ class Mailbox:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.socket = socket
-        self._routes = socket.socket_type == zmq.ROUTER
+        self._routes = socket.type == zmq.ROUTER
         self._blobs: dict[bytes, dict[bytes, Buffer]] = {}  # by sender: buffers that came once, by hash
 
     def fileno(self) -> int:
@@ -134,3 +134,4 @@ class Monitor:
     def close(self) -> None:
         """Stop looking."""
         self._watched.disable_monitor()
+        self._socket.close(0)

@@ -306,7 +306,7 @@ class RemoteCluster:
         elif kind is Welcome:
             self._welcome(head)
         elif kind is Refused:
-            if head.reason and not self._welcomed.is_set():
+            if head.final:
                 self._fail(BrokerLost(f"{self.address}: {head.reason}"))
             return False
         return True

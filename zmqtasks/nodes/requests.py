@@ -12,7 +12,7 @@ from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer
 from zmqtasks.core.results import Result, Results
 from zmqtasks.keys import may
-from zmqtasks.messages import SUCCEEDED, Answered, Cancel, Submit
+from zmqtasks.messages import QUEUED, SUCCEEDED, Answered, Cancel, Submit
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.guests import Guests
 from zmqtasks.nodes.inspection import Inspection
@@ -43,6 +43,9 @@ class Requests:
         self._inspection = Inspection(dispatcher, guests, results, catalog)
         self._tokens = count()
         self._questions: dict[int, Any] = {}  # of cancels that nodes were asked, by the token that they got
+        self._relayed: dict[
+            int, tuple[Visitor, int, Visitor, int]
+        ] = {}  # who asked, his token, the node, attempt
         self._fetches: dict[int, list[tuple[Visitor, int]]] = {}  # by id: who waits for the outcome
 
     def hear(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
@@ -190,11 +193,34 @@ class Requests:
 
     def _inquiry(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
         head = message.head
+        if head.what == "state" and self._ask_state(visitor, head):
+            return
         try:
             answer, error = self._inspection.answer(head.what, head.about, now), ""
         except LookupError as reason:
             answer, error = None, str(reason.args[0])
         self._guests.tell(visitor, visit.Report(head.token, answer, error))
+
+    def _ask_state(self, visitor: Visitor, head: visit.Inquiry) -> bool:
+        """Whether a task that a node has is running there, only the node knows; False if none has it."""
+        task = self._dispatcher.ledger.find(int(head.about["id"]))
+        node = self._guests.nodes.get(task.peer) if task is not None else None
+        if task is None or node is None:
+            return False
+        token = next(self._tokens)
+        self._relayed[token] = visitor, head.token, node, task.attempt
+        self._guests.tell(node, visit.Inquiry(token, "state", head.about))
+        return True
+
+    def _report(self, _node: Visitor, message: wire.Arrived, _now: float) -> None:
+        visitor, token, _, attempt = self._relayed.pop(message.head.token)
+        self._guests.tell(visitor, visit.Report(token, [message.head.answer, attempt]))
+
+    def forget_node(self, node: Visitor) -> None:
+        """It will not answer."""
+        for key in [key for key, relayed in self._relayed.items() if relayed[2] is node]:
+            visitor, token, _, attempt = self._relayed.pop(key)
+            self._guests.tell(visitor, visit.Report(token, [QUEUED, attempt]))
 
     def _forget_blobs(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
         self._mailbox.drop(visitor.route, message.head.digests)
@@ -213,4 +239,5 @@ class Requests:
         visit.Got: _got,
         visit.Fetch: _fetch,
         visit.Inquiry: _inquiry,
+        visit.Report: _report,
     }

@@ -10,14 +10,14 @@ from zmqtasks.blobs import FILE_BYTES_MIN, Buffer, Packed, hold
 from zmqtasks.catalog import Catalog, Function
 from zmqtasks.core.effects import End, Look, Send
 from zmqtasks.core.node import ABOVE, Node
-from zmqtasks.messages import Beat, Cancel, Done, Joined, Leaving, Recall, Run, Task
+from zmqtasks.messages import QUEUED, Beat, Cancel, Done, Joined, Leaving, Recall, Run, Task
 from zmqtasks.nodes.asks import Asks
 from zmqtasks.nodes.children import Children, Heard
 from zmqtasks.nodes.crew import SESSIONS_MAX, ChildLink
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.ids import session_of
 from zmqtasks.nodes.loop import Loop
-from zmqtasks.visit import Welcome
+from zmqtasks.visit import Inquiry, Report, Welcome
 
 BURST_S = 0.5  # with nothing to do for so long, a worker in burst mode leaves
 
@@ -192,6 +192,10 @@ class Stay:
             self._children.tell(peer, codec.simple(wire.CancelAnswer(head.id, token, head.cancelled)))
         elif kind is wire.Signal and head.name == "recall":
             self._node.receive(ABOVE, Recall(), now)
+        elif kind is Inquiry:
+            found = self._node.machine.ledger.find(head.about["id"])
+            state = QUEUED if found is None else self._children.state(found, head.about["id"])
+            self._dealer.send(codec.simple(Report(head.token, state)))
         elif kind is wire.Progress:
             if (child := self._child_of(head.id)) is not None:
                 self._children.tell(child.peer, codec.simple(head))

@@ -136,7 +136,7 @@ class Worker:
                 self._stay = Stay(head, self._loop, self._dealer, self._plan, now)
                 self._say(f"at {self._dealer.address}, {self._plan.slots} at a time")
             elif type(head) is Refused:
-                return head.reason or AGAIN
+                return head.reason if head.final else AGAIN
             elif self._stay is not None:
                 self._stay.hear(mail.message, now)
         return ""
