@@ -28,21 +28,37 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks.core.dispatch import Dispatcher
-from zmqtasks.core.effects import ACCEPTED, DELIVERED, SETTLED, Answer, End, Record, Send, Settle
+from zmqtasks.core.effects import (
+    ACCEPTED,
+    DELIVERED,
+    RETRIED,
+    SETTLED,
+    Answer,
+    End,
+    Look,
+    Record,
+    Send,
+    Settle,
+)
 from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, STEAL_S, WINDOW_S
 from zmqtasks.journal.memory import MemoryJournal
 from zmqtasks.messages import (
     CANCELLED,
     DEAD,
+    EXPIRED,
     FAILED,
     LEASED,
     NEW,
     QUEUED,
+    RETRYING,
     SCHEDULED,
     SUCCEEDED,
     UPSTREAM_FAILED,
+    WAITING,
+    Ask,
     Beat,
     Cancel,
+    Claimed,
     Deep,
     Done,
     Joined,
@@ -58,7 +74,7 @@ from zmqtasks.messages import (
     Value,
     Waiting,
 )
-from zmqtasks.options import Options
+from zmqtasks.options import DEFAULT_RETRY, Options, RetryRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,9 +84,11 @@ SAFETY_S = 0.4  # how long faults go on
 LIVENESS_S = 1000.0  # within which everything settles after that
 BEATS = 5  # how often a child says that it is there, within the time after which silence counts
 IDLE_S = 0.1  # how long a peer may idle beside work that another could give back
+LATE_S = 0.05  # how long after its time an order of the dispatcher may have its effect
+HANG_S = 50.0  # how long a task runs that overruns its limit, if nobody ends it
 EVENTS_MAX = 50_000
 CLIENT = 0  # the peer id of the program that submits
-RANK = {Record: 0, Settle: 1, Send: 2, Answer: 2, End: 2}  # the order of effects
+RANK = {Record: 0, Settle: 1, Send: 2, Answer: 2, Look: 2, End: 2}  # the order of effects
 
 
 class Wrong(AssertionError):
@@ -101,6 +119,16 @@ class Spec:
     fails: frozenset[int] = frozenset()
     poison: frozenset[int] = frozenset()
     subs: tuple[Spec, ...] = ()
+    flaky: dict[int, int] = field(default_factory=dict)  # by item: how many runs fail before one succeeds
+    hangs: dict[int, int] = field(default_factory=dict)  # by item: how many runs overrun the limit
+    near: bool = False  # they run about as long as their limit
+    picky: bool = False  # what always fails is not to be retried
+    delay: float | None = None  # its failures ask for this, whatever the rule
+
+    def asks(self, trouble: str) -> bool:
+        """Whether that failure asks for another attempt."""
+        ruled = self.options.retry is not None or self.delay is not None
+        return ruled and not (self.picky and trouble == "own")
 
 
 @dataclass(slots=True)
@@ -134,10 +162,13 @@ class World:
     returns_when_waiting: bool
     silence_s: float | None  # the dispatcher gives up who says nothing for so long
     waits_in_turn: bool  # for one task after the other, and says for which
+    retries: bool
+    limits: bool
+    expires: bool
 
     @classmethod
-    def draw(cls, rng: Random) -> World:
-        """A world by chance."""
+    def draw(cls, rng: Random, more: Random) -> World:
+        """A world by chance; the policies by `more`: the rest of a seed's world is what it was without them."""
 
         def some(odds: float = 0.4) -> bool:
             return rng.random() < odds
@@ -171,6 +202,9 @@ class World:
             returns_when_waiting=some(),
             silence_s=rng.choice((0.1, 0.3)) if some(0.25) else None,
             waits_in_turn=some(0.5),
+            retries=more.random() < 0.3,
+            limits=more.random() < 0.3,
+            expires=more.random() < 0.3,
         )
 
 
@@ -233,7 +267,8 @@ class Child:
         self.waits_on = -1  # the one that it waits for now, where it waits for one after the other
         self.through = -1  # the last that it has finished
         self.trouble = ""  # why the current task is to fail, where not by itself
-        self.began = 0.0
+        self.flakes = False  # the current run does
+        self.began = self.began_clock = 0.0  # the second in the dispatcher's time
         self.outbox: list[Done] = []
         self.started: set[int] = set()
         self.joined = self.said = sim.now  # when it came, and when something last came from it
@@ -244,7 +279,8 @@ class Child:
     def _beat(self, every_s: float) -> None:
         """Its service thread, whatever the other one does."""
         sim = self.sim
-        if not self.alive or (not sim.unsettled and not sim.faulty):  # the end of the world
+        busy = any(child.alive and child.current is not None for child in sim.children.values())
+        if not self.alive or not (sim.unsettled or sim.faulty or busy):  # the end of the world
             return
         sim.at(every_s, self._act, self._beat, every_s)
         self.say(self.control, Beat())
@@ -289,7 +325,15 @@ class Child:
         sim, item, spec = self.sim, entry.offset + self.item, entry.spec
         sim.started(self, entry, entry.id + self.item)
         self.began, self.trouble = sim.now, ""
+        self.began_clock = sim.clock()
+        sim.runs[entry.id + self.item] += 1
+        run = sim.runs[entry.id + self.item]
+        self.flakes = run <= spec.flaky.get(item, 0)
         seconds = sim.duration(spec.fn)
+        if run <= spec.hangs.get(item, 0):
+            seconds = HANG_S
+        elif spec.near:
+            seconds = (spec.options.time_limit or 0.0) + (sim.more.random() - 0.4) * 0.004
         if item in spec.poison:
             self._later(seconds, self.die, "poison")
         elif spec.subs:
@@ -303,6 +347,11 @@ class Child:
         item, spec = entry.offset + self.item, entry.spec
         if item in spec.fails:
             self.trouble = "own"
+        elif self.flakes:
+            self.trouble = "flaky"
+        limit, ran = spec.options.time_limit, sim.clock() - self.began_clock
+        if limit is not None and ran > limit + LATE_S and not self.lost and not sim.world.jumps:
+            raise Wrong(f"task {entry.id + self.item} has run for {ran:.3f} s, its limit is {limit} s")
         value = self.trouble or sim.mix(
             spec.key, item, [v.payload if v.index < 0 else v.payload[v.index] for v in entry.inputs]
         )
@@ -344,6 +393,10 @@ class Child:
             if failed:
                 done.failed.append(len(done.payloads))
             done.payloads.append(value)
+        if failed and entry.spec.asks(value):
+            done.asks.append(Ask(entry.ordinal, item if entry.span else -1, entry.spec.delay, "it failed"))
+            if self.peer in self.sim.machine.peers:
+                self.sim.asked[entry.id + self.item] = entry.spec.delay
         done.pace.append((entry.spec.fn, 1, seconds))
 
     def _flush(self) -> None:
@@ -447,7 +500,7 @@ class Child:
         if sim.rng.random() < odds:
             sim.at(delay + sim.rng.choice((0.0, 1e-4, 0.01)), sim.receive, self.peer, message)
 
-    def die(self, reason: str, *, lives_on: bool = False) -> None:
+    def die(self, reason: str, *, lives_on: bool = False, blamed: bool = True) -> None:
         """It ends, or is only taken for ended; its host says what was running."""
         if self.lost:
             self.alive = False
@@ -457,7 +510,7 @@ class Child:
         ordinal, item = -1, 0
         if entry is not None and not lives_on:  # else nobody knows what it ran
             ordinal, item = entry.ordinal, entry.offset + self.item
-            sim.deaths[entry.id + self.item] += 1
+            sim.deaths[entry.id + self.item] += blamed
         sim.running -= {id_ for id_ in self.started if sim.where.get(id_) is self}
         if lives_on:
             sim.at_time(max(sim.now + 0.05, self.stopped_until + 0.02), self._end)
@@ -511,8 +564,9 @@ class Sim:
     def __init__(self, seed: int, machine: type[Any] = Dispatcher, *, trace: bool = False) -> None:
         self.seed = seed
         self.rng = Random(seed)
+        self.more = Random(~seed)  # for what concerns policies
         self.trace = trace
-        self.world = World.draw(self.rng)
+        self.world = World.draw(self.rng, self.more)
         self.now = 0.0
         self.jumped = 0.0
         self.faulty = True
@@ -543,6 +597,15 @@ class Sim:
         self.questions: list[Question] = []
         self.dropped: set[int] = set()  # ids of the cancels that are no questions
         self.eta: dict[int, float] = {}
+        self.born: dict[int, float] = {}  # when it was accepted
+        self.runs: Counter[int] = Counter()  # that began anywhere
+        self.retried: Counter[int] = Counter()
+        self.asked: dict[int, float | None] = {}  # the delay that its last failure asked for
+        self.retry_at: dict[int, tuple[float, float]] = {}  # from when to when the backoff ends
+        self.limited: Counter[int] = Counter()  # how often it was ended for its limit
+        self.over: set[int] = (
+            set()
+        )  # it was ordered to be: where its child crashes meanwhile, that is no delivery
         self.deaths: Counter[int] = Counter()
         self.begun: set[int] = set()  # started anywhere, be it where nobody listens any more
         self.starts: Counter[int] = Counter()  # where somebody does
@@ -664,7 +727,40 @@ class Sim:
             spec.size = rng.choice((1 << 20, 5 << 20, 9 << 20))
         if world.subs and not spec.span and not spec.poison and depth < 2 and rng.random() < 0.3:
             spec.subs = tuple(self._spec([], depth + 1) for _ in range(rng.randint(1, 3)))
+        self._regulate(spec)
         return spec
+
+    def _regulate(self, spec: Spec) -> None:
+        """Its policies."""
+        more, world = self.more, self.world
+        if world.retries and more.random() < 0.6:
+            if more.random() < 0.8:
+                rule = RetryRule(
+                    max=more.choice((0, 1, 2, 4)),
+                    delay=more.choice((0.0, 0.01, 0.05)),
+                    factor=more.choice((1.0, 2.0)),
+                    max_delay=more.choice((0.06, 600.0)),
+                    jitter=more.choice(("none", "none", "equal", "full")),
+                    deadline=more.choice((None, None, 0.05, 0.3)),
+                    on_limit=more.random() < 0.7,
+                )
+                spec.options = spec.options.replace(retry=rule)
+            if more.random() < 0.3:
+                spec.delay = more.choice((0.0, 0.02))
+            spec.picky = more.random() < 0.3
+            if spec.picky and spec.span:
+                spec.fails |= {more.randrange(spec.count)}
+            if more.random() < 0.7:
+                items = {more.randrange(spec.count) for _ in range(more.randint(1, 3))}
+                spec.flaky = {item: more.choice((1, 2, 5)) for item in sorted(items)}
+        if world.limits and more.random() < 0.5:
+            spec.options = spec.options.replace(time_limit=more.choice((0.005, 0.03, 0.2)))
+            if more.random() < 0.5:
+                spec.hangs = {more.randrange(spec.count): more.choice((1, 9))}
+            spec.near = more.random() < 0.4
+        if world.expires and more.random() < 0.5:
+            after = spec.options.countdown + more.choice((0.001, 0.01, 0.05, 0.3))
+            spec.options = spec.options.replace(expires=after)
 
     def new_task(self, spec: Spec) -> Task:
         """A record for it, with new ids."""
@@ -719,7 +815,7 @@ class Sim:
             self.children[peer].vain_since = None if message.rest else self.now
         elif isinstance(message, Done):
             self.children[peer].vain_since = None
-        elif isinstance(message, Waiting):
+        elif isinstance(message, Waiting):  # a host starts another
             at_work = sum(1 for child in self.children.values() if not child.lost and not child.waiting)
             if self.world.slots is not None and at_work < self.world.slots:
                 self.at(1e-3, self.join)
@@ -828,6 +924,24 @@ class Sim:
             raise Wrong(f"the kill for task {ending} hit task {hit}")
         child.die("killed")
 
+    def end(self, child: Child, ordinal: int, item: int) -> None:
+        """The host ends a child if it runs that: it is over its limit."""
+        entry = child.current
+        if child.lost or entry is None or (entry.ordinal, entry.offset + child.item) != (ordinal, item):
+            return
+        id_, limit, ran = (
+            entry.id + child.item,
+            entry.spec.options.time_limit,
+            self.clock() - child.began_clock,
+        )
+        if limit is None or ran < limit - 1e-9:
+            raise Wrong(f"task {id_} is ended after {ran} s, its limit is {limit}")
+        if ran > limit + LATE_S and not self.world.jumps:
+            raise Wrong(f"task {id_} is ended after {ran} s, its limit is {limit}")
+        self.limited[id_] += 1
+        self.asked[id_] = None
+        child.die("limit", blamed=False)
+
     # ---- what must hold
 
     def started(self, child: Child, entry: Entry, id_: int) -> None:
@@ -848,6 +962,12 @@ class Sim:
             )
         if self.clock() < self.eta[id_] - 1e-9:
             raise Wrong(f"task {id_} starts before its time")
+        if self.clock() < self.retry_at.get(id_, (0.0, 0.0))[0] - 1e-9:
+            raise Wrong(f"task {id_} is retried before its backoff is over")
+        world, latest = self.world, self._latest(id_)
+        exact = not (world.stops or world.late or world.jumps or world.overtaking or world.silence_s)
+        if exact and self.starts[id_] == 1 + self.retried[id_] and self.clock() > latest + LATE_S:
+            raise Wrong(f"task {id_} starts {self.clock() - latest:.3f} s after its time was over")
         if bad := [
             need for need in entry.spec.needs if need not in self.final or self.final[need].state != SUCCEEDED
         ]:
@@ -855,6 +975,49 @@ class Sim:
         self.running.add(id_)
         self.where[id_] = child
         self._idle(progress=True)
+
+    def _left_late(self) -> None:
+        """What is late and has not started is asked for."""
+        for child in self.children.values():
+            peer = self.machine.peers.get(child.peer)
+            if peer is None or child.lost or peer.asked or peer.ending >= 0 or child.stopped_until > self.now:
+                continue
+            for entry in child.hand:
+                if self._latest(entry.id) + 5e-3 < self.clock() and child.current is not None:
+                    raise Wrong(f"task {entry.id} is late, and left in the hand of peer {child.peer}")
+
+    def _latest(self, id_: int) -> float:
+        """When `id_` must have started, as far as it has not started before."""
+        options = self.spec_of[id_][0].options
+        after = options.expires
+        if self.retried[id_]:
+            after = options.retry.deadline if options.retry else None
+        elif self.deaths[id_]:
+            after = None
+        return float("inf") if after is None else self.born[id_] + after
+
+    def _delivered(self, id_: int, deliveries: int) -> bool:
+        """Whether so many are what the dispatcher should know."""
+        return deliveries == self.deaths[id_] or (id_ in self.over and deliveries < self.deaths[id_])
+
+    def _retried(self, id_: int) -> None:
+        """The dispatcher has decided to retry."""
+        rule = self.spec_of[id_][0].options.retry or DEFAULT_RETRY
+        full = min(rule.max_delay, rule.delay * rule.factor ** self.retried[id_])
+        least = {"none": full, "equal": full / 2, "full": 0.0}[rule.jitter]
+        if id_ not in self.asked and id_ not in self.over:
+            raise Wrong(f"task {id_} is retried, and has not asked for it")
+        if (delay := self.asked.get(id_)) is not None:
+            # One that was ordered to be ended has failed by itself, or has crashed, and then its delay is the rule's.
+            least, full = (min(least, delay), max(full, delay)) if id_ in self.over else (delay, delay)
+        self.retry_at[id_] = self.clock() + least, self.clock() + full
+        self.retried[id_] += 1
+        self.excuses[id_] += 1
+        self.running.discard(id_)
+        if self.retried[id_] > rule.max:
+            raise Wrong(f"task {id_} is retried for the {self.retried[id_]}th time, its rule says {rule.max}")
+        if rule.deadline is not None and self.clock() + least > self.born[id_] + rule.deadline + 1e-9:
+            raise Wrong(f"task {id_} is to be retried after its deadline")
 
     def turn(self) -> None:
         """The dispatcher decides, and everything that must hold then is looked at."""
@@ -868,6 +1031,7 @@ class Sim:
                 if task.state == NEW:
                     for id_ in range(task.id, task.id + task.count):
                         self.eta[id_] = now + task.options.countdown
+                        self.born[id_] = now
         effects = machine.turn(now)
         ranks = [RANK[type(effect)] for effect in effects]
         if ranks != sorted(ranks):
@@ -888,6 +1052,14 @@ class Sim:
                 and not (deadline and now < deadline <= self.eta[task.id])
             ):
                 raise Wrong(f"task {task.id} is due at {self.eta[task.id]}, the next deadline is {deadline}")
+            if task.state == RETRYING and not (
+                deadline and now < deadline <= self.retry_at[task.id][1] + 1e-9
+            ):
+                raise Wrong(f"task {task.id} is to be retried at {self.retry_at[task.id]}, and is forgotten")
+            if task.state in (WAITING, SCHEDULED, QUEUED) and task.course and not task.deliveries:
+                late = [id_ for id_ in range(task.id, task.id + task.count) if self._latest(id_) <= now]
+                if late:
+                    raise Wrong(f"tasks {late} are late, and in state {task.state}")
         if deadline is not None and (self.faulty or self.unsettled):
             if deadline <= now:
                 raise Wrong("the next deadline is past: the host would spin")
@@ -912,9 +1084,12 @@ class Sim:
                 if kind == ACCEPTED:
                     self.unsettled.update(ids)
                 elif kind == DELIVERED and (
-                    bad := [task.id for task in tasks if task.deliveries != self.deaths[task.id]]
+                    bad := [task.id for task in tasks if not self._delivered(task.id, task.deliveries)]
                 ):
                     raise Wrong(f"deliveries of {bad} are not what they were")
+                elif kind == RETRIED:
+                    for id_ in ids:
+                        self._retried(id_)
             case Settle(state, tasks, payloads):
                 for task, payload in zip(tasks, payloads, strict=True):
                     listed = state == SUCCEEDED and task.span
@@ -941,6 +1116,19 @@ class Sim:
                     and question.id not in self.begun
                 ):
                     raise Wrong(f"task {question.id} has not started and is not cancelled")
+            case Look(peer):
+                child = self.children[peer]
+                entry, claim = child.current, Claimed(peer)
+                if entry is not None and entry.spec.options.time_limit:
+                    claim = Claimed(peer, entry.ordinal, entry.offset + child.item, child.began_clock)
+                self.receive(CLIENT, claim)
+            case End(peer, ordinal, item) if ordinal >= 0:
+                child = self.children[peer]
+                entry = child.current
+                if entry is not None and (entry.ordinal, entry.offset + child.item) == (ordinal, item):
+                    self.over.add(entry.id + child.item)
+                delay = self.world.control_s * self.more.random()
+                self.at(delay, self.end, child, ordinal, item)
             case End(peer) if peer in self.machine.peers:  # else it was lost in this very turn
                 self.at(
                     self.world.control_s * self.rng.random(),
@@ -960,6 +1148,9 @@ class Sim:
             raise Wrong(f"task {id_} is settled and unknown")
         if id_ in self.journal:
             raise Wrong(f"task {id_} is settled without a record")
+        runs = id_ in self.running and self.where[id_].peer in self.machine.peers
+        if final.state == EXPIRED and (self.clock() < self._latest(id_) or runs or final.deaths):
+            raise Wrong(f"task {id_} has expired before its time, or had started")
         self.final[id_] = final
         self.unsettled.discard(id_)
         self.running.discard(id_)
@@ -1031,6 +1222,8 @@ class Sim:
             for id_ in machine.peers:
                 if (silent := self.now - self.children[id_].said) > 1.5 * world.silence_s + 0.01:
                     raise Wrong(f"peer {id_} has said nothing for {silent:.3f} s, and is not given up")
+        if (world.expires or world.retries) and not (world.late or world.jumps or world.overtaking):
+            self._left_late()
         if refused is not None and refused != self.refused_now:
             raise Wrong(f"refused {self.refused_now}, to be refused {refused}")
 
@@ -1103,7 +1296,7 @@ class Sim:
         for id_, final in self.final.items():
             spec, item = self.spec_of[id_]
             upstream = [need for need in spec.needs if self.final[need].state != SUCCEEDED]
-            if (final.state == UPSTREAM_FAILED) != bool(upstream) and final.state != CANCELLED:
+            if (final.state == UPSTREAM_FAILED) != bool(upstream) and final.state not in (CANCELLED, EXPIRED):
                 raise Wrong(f"task {id_} ended {final.state}, its needs failed: {upstream}")
             if final.state == UPSTREAM_FAILED:
                 by, state, _ = final.payload
@@ -1124,16 +1317,35 @@ class Sim:
                 final.value != self.value(id_) or item in spec.fails or item in spec.poison
             ):
                 raise Wrong(f"task {id_} has the value {final.value}, not {self.value(id_)}")
-            if final.state == FAILED and not (
-                item in spec.fails or (spec.subs and final.value in ("sub", "deep"))
-            ):
-                raise Wrong(f"task {id_} failed, and nothing was wrong with it")
+            if final.state == FAILED:
+                self._verify_failure(id_, final, spec, item)
+            if final.state == SUCCEEDED and self.runs[id_] <= spec.flaky.get(item, 0):
+                raise Wrong(f"task {id_} succeeded, and none of its runs did")
             if final.state == DEAD and item not in spec.poison:
                 raise Wrong(f"task {id_} is DEAD and innocent")
-            if final.state == DEAD and not final.deaths == self.deaths[id_] == spec.options.max_deliveries:
+            enough = final.deaths == spec.options.max_deliveries and self._delivered(id_, final.deaths)
+            if final.state == DEAD and not enough:
                 raise Wrong(
                     f"task {id_} is DEAD after {final.deaths} deliveries, in truth {self.deaths[id_]}"
                 )
+
+    def _verify_failure(self, id_: int, final: Final, spec: Spec, item: int) -> None:
+        """It had a reason, and no attempt was left."""
+        rule = spec.options.retry or DEFAULT_RETRY
+        if str(final.value).startswith("it ran for longer"):
+            right, asks = id_ in self.over, spec.options.retry is not None and rule.on_limit
+        else:
+            right = {
+                "own": item in spec.fails,
+                "flaky": item in spec.flaky,
+                "sub": bool(spec.subs),
+                "deep": bool(spec.subs),
+            }.get(final.value, False)
+            asks = spec.asks(final.value)
+        if not right:
+            raise Wrong(f"task {id_} failed with {final.value}, and nothing was wrong with it")
+        if asks and self.retried[id_] < rule.max and rule.deadline is None:
+            raise Wrong(f"task {id_} failed after {self.retried[id_]} retries, and has {rule.max}")
 
     # ---- for the reader
 

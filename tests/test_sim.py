@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from sim import Sim, first_failure
 
-from zmqtasks.messages import CANCELLED, DEAD, FAILED, SUCCEEDED, UPSTREAM_FAILED
+from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FAILED, SUCCEEDED, UPSTREAM_FAILED
 
 SEEDS = int(os.environ.get("ZMQTASKS_SIM_SEEDS", "300"))
 CHUNK = 50
@@ -44,10 +44,12 @@ def test_the_worlds_have_all_that_may_happen() -> None:
         seen["refused"] += len(sim.refused)
         seen["waits"] += sum(bool(spec.subs) for spec, _ in sim.spec_of.values())
         seen["dropped"] += len(sim.dropped)
+        seen["retried"] += sum(sim.retried.values())
+        seen["over a limit"] += sum(sim.limited.values())
         seen["given up"] += sim.given_up
         for question in sim.questions:
             seen[f"cancel, terminate {question.terminate}: {question.answers}"] += 1
-    assert ends.keys() == {SUCCEEDED, FAILED, CANCELLED, UPSTREAM_FAILED, DEAD}
+    assert ends.keys() == {SUCCEEDED, FAILED, CANCELLED, EXPIRED, UPSTREAM_FAILED, DEAD}
     cancels = {
         f"cancel, terminate {force}: {[answer]}" for force in (True, False) for answer in (True, False)
     }

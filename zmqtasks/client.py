@@ -13,6 +13,7 @@ from zmqtasks.messages import FINAL_FROM, SUCCEEDED
 from zmqtasks.nodes import child
 from zmqtasks.nodes.cpus import cpus
 from zmqtasks.nodes.local import LocalCluster
+from zmqtasks.options import Retry
 from zmqtasks.outcome import error_of, load
 from zmqtasks.submitter import Submitter, number_of
 
@@ -30,6 +31,7 @@ class Client(Submitter):
 
     `workers`: how many tasks run at a time on this machine (default: the CPUs this process may use; in a task, one).
     `queue_max`: how many tasks may be unsettled here; what comes above it is refused, its future raises `QueueFull`.
+    `retry`: the default of the option of that name.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Client(Submitter):
         name: str | None = None,
         on_full: str = "wait",
         connect_timeout: float = 5.0,
+        retry: Retry | None = None,
     ) -> None:
         address = address or os.environ.get("ZMQTASKS_BROKER") or None
         for what, number in (("workers", workers), ("queue_max", queue_max)):
@@ -50,6 +53,8 @@ class Client(Submitter):
                     raise TypeError(f"{what} is an int, not {number!r}")
                 if number < 1:
                     raise ValueError(f"{what} is 1 or more, not {number}")
+        if retry is not None and not isinstance(retry, Retry):
+            raise TypeError(f"retry is a zmqtasks.Retry, not {retry!r}")
         host: Any
         if address is None:
             if workers is None:
@@ -68,6 +73,8 @@ class Client(Submitter):
                 address, key, name=name or "", patient=on_full == "wait", connect_s=connect_timeout
             )
         super().__init__(host, Calls(host))
+        if retry is not None:
+            self._options = self._options.replace(retry=self._calls.rule(retry))
         self._finalizer = weakref.finalize(self, host.close, wait=False, cancel=False)
         self._finalizer.atexit = False  # the host's own exit waits for what is pending
 

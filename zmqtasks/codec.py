@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 from zmqtasks.blobs import FRAME_BYTES_MIN
@@ -11,6 +12,7 @@ from zmqtasks.messages import (
     Answered,
     Beat,
     Cancel,
+    Course,
     Deep,
     Done,
     Ends,
@@ -27,6 +29,7 @@ from zmqtasks.messages import (
 )
 from zmqtasks.options import DEFAULT_OPTIONS
 from zmqtasks.wire import (
+    Again,
     Arrived,
     Asked,
     CancelAnswer,
@@ -64,9 +67,9 @@ def run(message: Run, known: set[bytes], functions: Functions, *, afar: bool = F
     return out
 
 
-def _entries(tasks: list[Task], out: Message, *, attempt: int) -> list[Group | Single]:
+def _entries(tasks: list[Task], out: Message, *, attempt: int) -> list[Group | Single | Again]:
     """Tasks by groups, where they have nothing of their own but their payload."""
-    entries: list[Group | Single] = []
+    entries: list[Group | Single | Again] = []
     group: Group | None = None
     expected = fn = -1
     for task in tasks:
@@ -97,9 +100,13 @@ def single(task: Task, out: Message) -> Single:
     inputs = [[out.payload(value.payload), value.index] for value in task.inputs]
     count = task.count if task.span else 0
     options = None if task.options is DEFAULT_OPTIONS else task.options
-    return Single(
-        task.fn, task.id, out.payload(task.payload), count, task.offset, task.attempt, inputs, options
-    )
+    payload, offset, course = out.payload(task.payload), task.offset, task.course
+    if course is None:
+        return Single(task.fn, task.id, payload, count, offset, task.attempt, inputs, options)
+    attempt = 1 + course.retries + task.deliveries  # what was handed out and has not started is none
+    if not course.log:
+        return Single(task.fn, task.id, payload, count, offset, attempt, inputs, options)
+    return Again(task.fn, task.id, payload, count, offset, attempt, inputs, options, list(course.log))
 
 
 def tasks(message: Arrived) -> Iterator[tuple[int, int, int, Any, Single | None]]:
@@ -190,6 +197,7 @@ def task(message: Arrived, entry: Single) -> Task:
         span=entry.count > 0,
         inputs=tuple([Value(message.payload(payload), index) for payload, index in entry.inputs]),
         attempt=max(0, entry.attempt - 1),
+        course=Course(inf, entry.attempt - 1, tuple(entry.log)) if isinstance(entry, Again) else None,
     )
 
 
@@ -233,7 +241,7 @@ def done(message: Done, *, afar: bool = False) -> Message:
             payloads[index] = out.payload(payload)
     for part in message.parts:
         part.payload = out.payload(part.payload)
-    out.head = Outcomes(message.first, payloads, message.failed, message.parts, message.pace)
+    out.head = Outcomes(message.first, payloads, message.failed, message.parts, message.pace, message.asks)
     return out
 
 
@@ -268,7 +276,7 @@ def core_message(message: Arrived) -> Any:
                 head.payloads[index] = message.payload(payload)
         for part in head.parts:
             part.payload = message.payload(part.payload)
-        return Done(head.first, head.payloads, head.failed, head.parts, head.pace)
+        return Done(head.first, head.payloads, head.failed, head.parts, head.pace, head.asks)
     if type(head) is Rest:
         return Returned(head.rest)
     if type(head) is Waits:

@@ -11,11 +11,13 @@ from zmqtasks.errors import (
     RemoteError,
     ResultExpired,
     TaskCancelled,
+    TaskExpired,
+    TimeLimitExceeded,
     UpstreamFailed,
     WorkerLost,
     ZmqTasksError,
 )
-from zmqtasks.messages import CANCELLED, DEAD, FACE, FAILED, FULL, GONE, LATE, UPSTREAM_FAILED, Task
+from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FACE, FAILED, FULL, GONE, LATE, UPSTREAM_FAILED, Task
 
 _REASONS: dict[str, type[ZmqTasksError]] = {FULL: QueueFull, GONE: BrokerLost, LATE: ResultExpired}
 
@@ -79,8 +81,16 @@ def load(outcome: Any, id_: str) -> Opened:
 
 def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseException:
     """The exception of a task that ended in `state`."""
+    if state == FAILED and isinstance(outcome, str):  # nobody was left to raise anything
+        reason, *log = outcome.split("\n")
+        exceeded = TimeLimitExceeded(f"task {id_}: {reason}")
+        for line in log:
+            exceeded.add_note(line)
+        return exceeded
     if state == FAILED:
         return payloads.load_error(outcome)
+    if state == EXPIRED:
+        return TaskExpired(f"task {id_}: {outcome}")
     if state == DEAD:
         return WorkerLost(f"task {id_} was running when its worker process ended, too often: {outcome}")
     if state == CANCELLED:

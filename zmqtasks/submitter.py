@@ -29,7 +29,12 @@ class Submitter(concurrent.futures.Executor):
         self._options = options
 
     def options(self, **options: Any) -> Submitter:
-        """The same client with options: `priority`, `countdown`, `name`, `tags`, `max_deliveries`."""
+        """The same client with options, those of `Options`.
+
+        They are `priority`, `countdown`, `expires`, `retry`, `time_limit`, `max_deliveries`, `name`, `tags`.
+        """
+        if options.get("retry") is not None:
+            options["retry"] = self._calls.rule(options["retry"])
         return Submitter(self._host, self._calls, self._options.replace(**options))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

@@ -19,6 +19,7 @@ from zmqtasks.messages import (
     FAILED,
     SUCCEEDED,
     UPSTREAM_FAILED,
+    Ask,
     Ended,
     Part,
 )
@@ -53,6 +54,12 @@ class Single(msgspec.Struct, array_like=True, tag=2):
     options: Options | None
 
 
+class Again(Single, array_like=True, tag=3):
+    """A task that has failed before; `log` says how."""
+
+    log: list[str]
+
+
 class Blob(msgspec.Struct, array_like=True):
     """A buffer that later messages name by its hash."""
 
@@ -64,7 +71,7 @@ class Tasks(msgspec.Struct, array_like=True, tag="run"):
     """`Run` on the wire, numbered from `first` on; `functions` and `blobs` are new to the peer."""
 
     first: int
-    entries: list[Group | Single]
+    entries: list[Group | Single | Again]
     functions: Functions
     blobs: list[Blob]
 
@@ -77,6 +84,7 @@ class Outcomes(msgspec.Struct, array_like=True, tag="done"):
     failed: list[int]
     parts: list[Part]
     pace: list[tuple[int, int, float]]
+    asks: list[Ask] = []
 
 
 class Rest(msgspec.Struct, array_like=True, tag="returned"):

@@ -17,6 +17,7 @@ from zmqtasks.messages import (
     FAILED,
     SUCCEEDED,
     Answered,
+    Ask,
     Cancel,
     Deep,
     Done,
@@ -41,7 +42,7 @@ class Node:
     """The machine. `slots`: how many of its workers may be at work at a time, beside those that wait."""
 
     def __init__(self, slots: int) -> None:
-        self.machine = Dispatcher(slots=slots)
+        self.machine = Dispatcher(slots=slots, retries=False)
         self._slots = self._told = slots
         self._leaving = False
         self._recalled_until: float | None = None  # somebody above waits for what has not started
@@ -49,6 +50,7 @@ class Node:
         self._pace: dict[int, tuple[int, float]] = {}  # by function: tasks, seconds
         self._singles: list[tuple[int, Any, bool]] = []  # ordinal, payload, whether it is a failure
         self._parts: list[Part] = []
+        self._asks: list[Ask] = []  # failures that are to be run again: that is decided above
         self._ends: list[Ended] = []
         self._questions: list[Cancel] = []
         self._waits: dict[int, int] = {}  # by worker: the task that it waits for
@@ -168,6 +170,8 @@ class Node:
     def _settled(self, effect: Settle) -> None:
         state = effect.state
         for task, payload in zip(effect.tasks, effect.payloads, strict=True):
+            if state == FAILED and (ask := task.ask) is not None:
+                self._asks.append(Ask(task.face, task.offset if task.span else -1, ask.delay, ask.text))
             if state not in (SUCCEEDED, FAILED):
                 self._ends.append(Ended(task.face, task.offset, task.count, state, payload))
             elif task.span:
@@ -194,11 +198,13 @@ class Node:
             messages.append(done)
         if done is not None:
             done.parts = self._parts
+            for each in messages if self._asks else ():
+                each.asks = self._asks
             messages[0].pace = [(fn, tasks, seconds) for fn, (tasks, seconds) in self._pace.items()]
             self._pace = {}
         if self._ends:
             messages.append(Ends(self._ends))
-        self._singles, self._parts, self._ends = [], [], []
+        self._singles, self._parts, self._asks, self._ends = [], [], [], []
         return messages
 
     def _answer(self, effect: Answer) -> Answered:

@@ -54,7 +54,7 @@ class Broker:
         silence_s: float = SILENCE_S,
     ) -> None:
         self.cluster_id = secrets.token_hex(4)
-        self._dispatcher = Dispatcher(queue_max=queue_max, silence_s=silence_s)
+        self._dispatcher = Dispatcher(queue_max=queue_max, silence_s=silence_s, limits=False)
         self._results = Results(result_bytes_max, result_ttl_s)
         self._catalog = Catalog()
         self._stops = 0  # how often it was told to

@@ -7,9 +7,11 @@ from collections.abc import Collection
 
 from zmqtasks import codec, wire
 from zmqtasks.catalog import Catalog
+from zmqtasks.core.effects import End
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.pool import Pool
-from zmqtasks.messages import LEASED, QUEUED, Lost, Run, Task
+from zmqtasks.messages import LEASED, QUEUED, Claimed, Lost, Run, Task
+from zmqtasks.nodes.claim import ITEM, ORDINAL, SINCE
 from zmqtasks.nodes.crew import ChildLink, Crew, describe
 from zmqtasks.nodes.link import Closed, Link, Malformed
 from zmqtasks.nodes.loop import Loop
@@ -100,7 +102,7 @@ class Children:
             for link in (child.data, child.control):
                 self._drain(child, link, heard)
                 self._unwatch(link)
-            ordinal, item = child.claim
+            ordinal, item, _ = child.claim
             self._pool.left(child.peer, worked=bool(child.functions))
             self.by_peer.pop(child.peer, None)
             child.close()
@@ -124,7 +126,7 @@ class Children:
         child = self.by_peer.get(task.peer)
         if task.state != LEASED or child is None:
             return task.state if task.state < LEASED else QUEUED
-        ordinal, item = child.claim
+        ordinal, item, _ = child.claim
         begun = ordinal > task.ordinal or (ordinal == task.ordinal and item >= task.offset + id_ - task.id)
         return LEASED if begun or (not task.span and ordinal == task.ordinal) else QUEUED
 
@@ -189,6 +191,21 @@ class Children:
         """End a child, now."""
         if (child := self.by_peer.get(peer)) is not None:
             self._crew.kill(child)
+
+    def end(self, order: End) -> None:
+        """End a child: whatever it runs, or only if it still runs what the order names."""
+        if order.ordinal < 0:
+            self.kill(order.peer)
+        elif (child := self.by_peer.get(order.peer)) is not None:
+            self._crew.end(child, order.ordinal, order.item)
+
+    def claimed(self, peer: int) -> Claimed:
+        """What a child runs, if it has a time limit, and since when."""
+        if (child := self.by_peer.get(peer)) is None:
+            return Claimed(peer)
+        claim = child.claim
+        since = claim[SINCE]  # first: see `begin`
+        return Claimed(peer, claim[ORDINAL], claim[ITEM], since / 1e9) if since else Claimed(peer)
 
     def close(self) -> None:
         """End all of them, and what they started."""

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 
-from zmqtasks.nodes.claim import CHILDREN_MAX, Claims, make
+from zmqtasks.nodes.claim import CHILDREN_MAX, ORDINAL, SINCE, Claims, make
 from zmqtasks.nodes.link import Closed, Link, pair
 from zmqtasks.nodes.relay import relays
 
@@ -126,7 +126,7 @@ class Crew:
         """Ask for one more child."""
         index = next(index for index in range(CHILDREN_MAX) if index not in self.children)
         claim = self._claims.of(index)
-        claim[0] = -1
+        claim[ORDINAL], claim[SINCE] = -1, 0
         child = ChildLink(self._next_peer, index, claim)
         self._next_peer += 1
         self.children[index] = child
@@ -142,6 +142,11 @@ class Crew:
         """Kill a child and what it started; its exit is an event."""
         with contextlib.suppress(OSError):
             self._link.send(b"kill %d" % child.index)
+
+    def end(self, child: ChildLink, ordinal: int, item: int) -> None:
+        """Kill a child if it runs that item of that task when it has been stopped; else it goes on."""
+        with contextlib.suppress(OSError):
+            self._link.send(b"end %d %d %d" % (child.index, ordinal, item))
 
     def events(self) -> list[tuple[ChildLink, int | None]]:
         """The children that ended, with their wait status (None: unknown or never started); `Closed` without server."""

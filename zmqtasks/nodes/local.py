@@ -20,7 +20,7 @@ from typing import Any
 from zmqtasks import codec, wire
 from zmqtasks.blobs import Shelf
 from zmqtasks.core.dispatch import Dispatcher
-from zmqtasks.core.effects import Answer, End, Send, Settle
+from zmqtasks.core.effects import Answer, End, Look, Send, Settle
 from zmqtasks.core.results import end
 from zmqtasks.errors import ClientClosed, ForkedClient
 from zmqtasks.functions import Functions
@@ -249,6 +249,7 @@ class LocalCluster:
         while self._messages:
             dispatcher.receive(CLIENT, self._messages.popleft(), now)
         answers: list[Answer] = []
+        look_at_once: float | None = None
         effect: Any  # of the type that is looked up once
         for effect in dispatcher.turn(now):
             kind = type(effect)
@@ -261,7 +262,10 @@ class LocalCluster:
             elif kind is Answer:
                 answers.append(effect)
             elif kind is End:
-                self._children.kill(effect.peer)
+                self._children.end(effect)
+            elif kind is Look:
+                dispatcher.receive(CLIENT, self._children.claimed(effect.peer), now)
+                look_at_once = now
             # Records are not kept: these tasks live as long as this process, and no longer.
         for peer, outcomes in self._asks.outcomes().items():
             self._children.tell(peer, codec.settled(outcomes))
@@ -272,7 +276,8 @@ class LocalCluster:
         look_again = self._children.staff(dispatcher.peers.values(), now)
         if self._children.broken and dispatcher.ledger.tasks:
             self._give_up()
-        times = [time for time in (dispatcher.next_deadline(), look_again) if time is not None]
+        deadlines = (dispatcher.next_deadline(), look_again, look_at_once)
+        times = [time for time in deadlines if time is not None]
         self._deadline = min(times) if times else None
 
     def _settle(self, effect: Settle) -> None:

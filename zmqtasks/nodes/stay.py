@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from zmqtasks import codec, wire
 from zmqtasks.blobs import FILE_BYTES_MIN, Buffer, Packed, hold
 from zmqtasks.catalog import Catalog, Function
-from zmqtasks.core.effects import Send
+from zmqtasks.core.effects import End, Look, Send
 from zmqtasks.core.node import ABOVE, Node
 from zmqtasks.messages import QUEUED, Beat, Cancel, Done, Joined, Leaving, Recall, Run, Task
 from zmqtasks.nodes.asks import Asks
@@ -66,6 +66,7 @@ class Stay:
     def turn(self, now: float) -> float:
         """Decide and tell; when the next turn is due even if nothing comes."""
         children, effect = self._children, None
+        looked: float | None = None
         for effect in self._node.turn(now):
             if isinstance(effect, Send) and effect.peer == ABOVE:
                 self._tell_broker(effect.message)
@@ -73,8 +74,11 @@ class Stay:
                 children.run(effect.peer, effect.message)
             elif isinstance(effect, Send):
                 children.tell(effect.peer, codec.simple(effect.message))
-            else:
-                children.kill(effect.peer)  # type: ignore[union-attr]  # an End
+            elif isinstance(effect, Look):
+                self._node.receive(effect.peer, children.claimed(effect.peer), now)
+                looked = now
+            elif isinstance(effect, End):
+                children.end(effect)
         if now >= self._beat_at:
             self._beat_at = now + self._beat_s
             self._dealer.send(codec.simple(Beat()))
@@ -83,7 +87,7 @@ class Stay:
         self._look_again = children.staff(self._node.machine.peers.values(), now)
         if children.broken:
             self.trouble = "no worker process comes up: see what they wrote to standard error"
-        times = (self._node.next_deadline(), self._look_again, self._beat_at)
+        times = (self._node.next_deadline(), self._look_again, self._beat_at, looked)
         return min(time for time in times if time is not None)
 
     def _tell_broker(self, message: Any) -> None:
