@@ -140,6 +140,14 @@ def _plain_environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _zero_copy() -> None:
+    """What pyzmq starts at the first message that is sent without a copy, and never ends, is there before any test."""
+    from zmq.utils.garbage import gc as zero_copies
+
+    zero_copies.start()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _module_leaves_nothing() -> Iterator[None]:
     """A module's own fixtures leave nothing behind either: checked once more, after them."""

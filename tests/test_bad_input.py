@@ -199,6 +199,7 @@ def test_unpickling_raises_here(shared_client: Client) -> None:
     assert shared_client.submit(abs, -1).result() == 1
 
 
+@pytest.mark.embedded_only("with a broker it travels by value: see test_brokered.py")
 def test_a_module_that_is_missing_there(
     tmp_path: Path, shared_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -547,6 +548,7 @@ def test_use_after_close(open_client: OpenClient) -> None:
     assert monotonic() - began < SOON_S
 
 
+@pytest.mark.embedded_only("a broker's client comes back as a new one: see test_brokered.py")
 def test_a_fork_does_not_inherit_the_client(client: Client) -> None:
     pending = client.submit(abs, -1)
     assert pending.result() == 1

@@ -68,7 +68,7 @@ def test_init_twice_changes_nothing_and_says_so(store: KeyStore, capsys: Capture
 def test_local_keys_are_listed_as_such_until_init(store: KeyStore, capsys: Captured) -> None:
     store.ensure_local(keypair)
     assert main(["keys", "list"]) == 0
-    assert "For this machine only (zmqtasks keys init lets others in)." in capsys.readouterr().out
+    assert capsys.readouterr().err == "For this machine only (zmqtasks keys init lets others in).\n"
     assert listed(capsys)["initialised"] is False
     assert main(["keys", "init"]) == 0
     assert listed(capsys)["initialised"] is True
@@ -93,8 +93,13 @@ def test_a_key_is_added_listed_and_revoked(store: KeyStore, capsys: Captured, ro
     assert {"name": "lab7", "role": role, "public": key.public} in listed(capsys)["keys"]
     assert main(["keys", "list"]) == 0
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [row[:2] for row in table] == [["client", "client"], ["worker", "worker"], ["lab7", role]]
-    assert table[2][2] == key.public
+    assert [row[:2] for row in table] == [
+        ["NAME", "ROLE"],
+        ["client", "client"],
+        ["worker", "worker"],
+        ["lab7", role],
+    ]
+    assert table[3][2] == key.public
     assert main(["keys", "revoke", "lab7"]) == 0
     assert capsys.readouterr().out == "Revoked lab7.\n"
     assert [entry["name"] for entry in listed(capsys)["keys"]] == ["client", "worker"]
@@ -112,7 +117,7 @@ def test_nothing_secret_is_printed(store: KeyStore, capsys: Captured) -> None:
 
 def test_without_keys_there_is_a_hint(store: KeyStore, capsys: Captured) -> None:
     assert main(["keys", "list"]) == 0
-    assert capsys.readouterr().out == f"No keys in {store.folder} (zmqtasks keys init makes them)\n"
+    assert capsys.readouterr() == ("", f"no keys in {store.folder} (zmqtasks keys init makes them)\n")
     assert listed(capsys) == {"folder": str(store.folder), "initialised": False, "keys": []}
     assert not store.folder.exists(), "looking makes nothing"
 

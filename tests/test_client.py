@@ -19,6 +19,7 @@ from conftest import OpenClient, until
 from gate import Gate, note, wait_at
 
 from zmqtasks import Client, Future, QueueFull, State, current
+from zmqtasks.messages import CANCELLED
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def test_workers_run_at_the_same_time(client: Client, gate: Gate) -> None:
     assert client.gather(both) == ["a", "b"]
 
 
+@pytest.mark.embedded_only("a node's children have the node's world")
 def test_the_childs_world_is_the_callers(client: Client) -> None:
     here = Path.cwd(), os.environ.get("HOME"), os.getpid()
     folder, home, parent = client.submit(lambda: (Path.cwd(), os.environ.get("HOME"), os.getpid())).result()
@@ -146,6 +148,14 @@ def test_map_has_a_timeout(client: Client, gate: Gate, how: dict[str, int]) -> N
     gate.open()
 
 
+def cancelled(client: Client) -> int:
+    """Return how many tasks were cancelled: a broker says so once it and its nodes have given them up."""
+    host = client._host
+    if hasattr(host, "inquire"):
+        return int(client.inspect.status()["tasks"]["CANCELLED"])
+    return int(host._dispatcher.ledger.counts[CANCELLED])
+
+
 @pytest.mark.parametrize("how", [{}, {"chunksize": 1}, {"chunksize": 100}, {"buffersize": 50}])
 def test_map_raises_at_the_first_failure(client: Client, gate: Gate, how: dict[str, int]) -> None:
     def some(index: int) -> int:
@@ -156,9 +166,11 @@ def test_map_raises_at_the_first_failure(client: Client, gate: Gate, how: dict[s
     values = client.map(some, range(400), **how)  # type: ignore[arg-type]  # of several types
     if how != {"chunksize": 100}:
         assert [next(values) for _ in range(3)] == [0, 1, 2]
+    before, some_wait = cancelled(client), how != {"buffersize": 50}
     with pytest.raises(KeyError, match="3"):
         list(values)
     client.flush()
+    until(lambda: cancelled(client) - before > (200 if some_wait else 20))
     gate.open()  # what waits at it goes on, what has not started is cancelled
     client.close()
     assert len(gate.arrived()) < 20
@@ -167,8 +179,10 @@ def test_map_raises_at_the_first_failure(client: Client, gate: Gate, how: dict[s
 def test_a_map_that_is_left_cancels_the_rest(client: Client, gate: Gate) -> None:
     values = client.map(lambda index: wait_at(gate.path, index) if index else index, range(400), chunksize=1)
     assert next(values) == 0
+    before = cancelled(client)
     values.close()  # type: ignore[attr-defined]  # map's iterator is a generator
     client.flush()
+    until(lambda: cancelled(client) - before > 300)
     gate.open()
     client.close()
     assert len(gate.arrived()) < 20

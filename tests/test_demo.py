@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -287,3 +288,64 @@ def test_a_reader_who_leaves_early_is_no_traceback(code: Path) -> None:
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert "BrokenPipe" not in ended.stderr
+
+
+# ---- on a broker of its own -------------------------------------------------------------------------------------
+
+
+def folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("zmqtasks-demo-*"))
+
+
+def test_the_demo_on_a_broker_of_its_own(code: Path, run_python: RunPython) -> None:
+    before = folders()
+    ended = run_python("-m", "zmqtasks", "demo", "--broker", "--workers", "3", "--path", str(code), "--json")
+    assert ended.returncode == 0, ended.stderr
+    answer = json.loads(ended.stdout)
+    assert (answer["files"], answer["workers"], answer["broker"], answer["counts_equal"]) == (
+        6,
+        4,
+        True,
+        True,
+    )
+    assert re.fullmatch(
+        r"a broker, 2 workers of 2: 6 of 6 in .*\none process: 6 of 6 in .*\n", ended.stderr
+    ), "and nothing else is said"
+    assert folders() == before
+
+
+def test_what_the_environment_says_of_brokers_is_not_for_the_demo(
+    code: Path, run_python: RunPython, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ZMQTASKS_BROKER", "tcp://127.0.0.1:1")
+    monkeypatch.setenv("ZMQTASKS_KEY", "nowhere.key")
+    (tmp_path / "pyproject.toml").write_text("[tool.zmqtasks.worker]\nconcurrency = 7\n")
+    for arguments in ([], ["--broker"]):
+        ended = run_python("-m", "zmqtasks", "demo", "--workers", "2", "--path", str(code), *arguments)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.endswith("counts equal\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_the_broker_and_the_workers_end_with_the_demo(number: int) -> None:
+    before = folders()
+    with subprocess.Popen(
+        [sys.executable, "-m", "zmqtasks", "demo", "--broker", "--workers", "2"],
+        env=python_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            demo = psutil.Process(process.pid)
+            # A broker, and two workers that have a fork server and a child each.
+            until(lambda: len(demo.children(recursive=True)) >= 7, within_s=30)
+            family = demo.children(recursive=True)
+            process.send_signal(number)
+            assert process.wait(30) == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        except BaseException:
+            process.kill()
+            raise
+    gone, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+    assert len(gone) == len(family)
+    until(lambda: folders() <= before)

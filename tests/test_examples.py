@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import configparser
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from conftest import ROOT
+from program import World
+
+import zmqtasks
+from zmqtasks.cli import main
 
 if TYPE_CHECKING:
     from conftest import RunPython
@@ -104,3 +117,118 @@ def test_an_example_is_short_and_needs_no_guard(path: Path) -> None:
     assert len(text.splitlines()) < LINES_MAX
     assert '"__main__"' not in text
     assert text.startswith('"""')
+
+
+# ---- folders ----------------------------------------------------------------------------------------------------
+
+TWO_MACHINES = ROOT / "examples" / "two_machines"
+FLEET = ROOT / "examples" / "fleet"
+DOCKERFILE = ROOT / "examples" / "container" / "Dockerfile"
+
+
+def stub(folder: Path) -> Path:
+    """Put a program `zmqtasks` into `folder`: this Python, with the zmqtasks that is under test."""
+    program = folder / "bin" / "zmqtasks"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m zmqtasks "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def test_two_machines(tmp_path: Path) -> None:
+    with World(tmp_path) as world:
+        world.environment["PATH"] = f"{stub(tmp_path).parent}{os.pathsep}{os.environ['PATH']}"
+        # Its port may be another program's here.
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = str(server.getsockname()[1])
+        for name in ("broker.sh", "worker.sh"):
+            (tmp_path / name).write_text((TWO_MACHINES / name).read_text("utf-8").replace("5555", port))
+        world.run("sh", "broker.sh").says(rf"listens at tcp://0\.0\.0\.0:{port}")
+        for role in ("worker", "client"):
+            shutil.copy(world.keys / f"{role}.key", tmp_path)
+        elsewhere = {"ZMQTASKS_KEYS": str(tmp_path / "none")}
+        world.run("sh", "worker.sh", "127.0.0.1", **elsewhere).says("at a time")
+        address = {"ZMQTASKS_BROKER": f"tcp://127.0.0.1:{port}", "ZMQTASKS_KEY": "client.key"}
+        ended = world.run(sys.executable, str(TWO_MACHINES / "program.py"), **elsewhere, **address)
+        assert ended.wait() == 0, ended.err
+        assert ended.out == "perfect: [6, 28, 496]\nmachines: 1\n"
+
+
+def test_the_program_for_two_machines_runs_on_one_too(run_python: RunPython) -> None:
+    printed, _ = run(TWO_MACHINES / "program.py", run_python)
+    assert printed == "perfect: [6, 28, 496]\nmachines: 1\n"
+
+
+def unit(path: Path) -> configparser.ConfigParser:
+    parsed = configparser.ConfigParser(strict=False, interpolation=None)
+    parsed.optionxform = str  # type: ignore[assignment,method-assign]  # names as they are written
+    parsed.read_string(path.read_text("utf-8"))
+    return parsed
+
+
+@pytest.mark.parametrize("path", sorted(FLEET.iterdir()), ids=lambda path: path.stem)
+def test_a_unit_of_systemd(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    service = unit(path)["Service"]
+    for name in ("ExecStartPre", "ExecStart"):
+        program, *arguments = service.get(name, "/usr/local/bin/zmqtasks --version").split()
+        assert program == "/usr/local/bin/zmqtasks"
+        assert main([*arguments, "--help"]) == 0, "every command and option in it is one of ours"
+    assert service["SuccessExitStatus"] == "143"
+    (stop_s,) = re.findall(r"--shutdown-timeout (\d+)s", service["ExecStart"])
+    assert int(stop_s) < int(service["TimeoutStopSec"]), "systemd kills later than we end"
+    if "worker" in path.stem:
+        assert service["KillMode"] == "mixed", "or the children get TERM as well, and their tasks are lost"
+    analyze = shutil.which("systemd-analyze")
+    if analyze is not None:
+        copy = tmp_path / path.name
+        copy.write_text(path.read_text("utf-8").replace("/usr/local/bin/zmqtasks", str(stub(tmp_path))))
+        verified = subprocess.run([analyze, "verify", copy], capture_output=True, text=True, check=False)
+        assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the Dockerfile's instructions: word and rest."""
+    text = re.sub(r"\\\n", " ", DOCKERFILE.read_text("utf-8"))
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines]
+
+
+def test_the_dockerfile(capsys: pytest.CaptureFixture[str]) -> None:
+    found = dict(instructions())
+    known = {"FROM", "COPY", "RUN", "USER", "WORKDIR", "ENV", "VOLUME", "ENTRYPOINT", "CMD"}
+    assert found.keys() == known
+    assert re.fullmatch(r"python:3\.\d+-slim", found["FROM"])
+    assert found["USER"] != "root"
+    # As a list, and not through a shell: signals come to the program itself.
+    command = [*json.loads(found["ENTRYPOINT"]), *json.loads(found["CMD"])]
+    assert command == ["zmqtasks", "worker"]
+    typed = re.findall(r"^#   docker run .* zmqtasks( .*)?$", DOCKERFILE.read_text("utf-8"), re.MULTILINE)
+    assert len(typed) == 3
+    for arguments in typed:
+        assert main([*(arguments.split() or ["worker"]), "--help"]) == 0
+
+
+def test_what_the_dockerfile_installs_runs(tmp_path: Path) -> None:
+    """Its pip line, without the network: only this package, with the tools that are here to build it."""
+    pytest.importorskip("hatchling")
+    (line,) = [rest for word, rest in instructions() if word == "RUN" and rest.startswith("pip install")]
+    _, _, *arguments = shlex.split(line.partition("&&")[0].replace("/src", str(ROOT)))
+    offline = (
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "--quiet",
+        "--target",
+        str(tmp_path / "site"),
+    )
+    subprocess.run([sys.executable, "-m", "pip", "install", *offline, *arguments], check=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "zmqtasks", "--version"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout == f"zmqtasks {zmqtasks.__version__}\n"
+    assert (tmp_path / "site" / "zmqtasks" / "cli" / "broker.py").is_file()

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import socket
 import subprocess
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 from conftest import ROOT
+from program import World
+
+from zmqtasks.cli import main, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import RunPython
+    from namespaces import Machine
 
 BLOCK = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 PRINTS = re.compile(r"# prints: (.*)$", re.MULTILINE)
@@ -53,7 +61,9 @@ def run_snippet(snippet: Snippet, folder: Path, run_python: RunPython) -> None:
 
 
 README = (ROOT / "README.md").read_text("utf-8")
-SNIPPETS = list(snippets(README))
+OTHER_MACHINE = "HOST"  # what the reader is to replace
+ALL_SNIPPETS = list(snippets(README))
+SNIPPETS = [snippet for snippet in ALL_SNIPPETS if OTHER_MACHINE not in snippet.text]
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: f"line {snippet.line}")
@@ -63,7 +73,7 @@ def test_each_snippet_runs_as_it_stands(snippet: Snippet, tmp_path: Path, run_py
 
 def test_there_are_snippets_and_each_python_block_is_one() -> None:
     assert SNIPPETS
-    assert len(SNIPPETS) == README.count("```python")
+    assert len(ALL_SNIPPETS) == README.count("```python")
     assert not re.search(r"^```(py|python3|pycon)\b", README, re.MULTILINE), "call it python, and it is run"
 
 
@@ -103,3 +113,84 @@ def test_a_snippet_that_prints_something_else_is_found(tmp_path: Path, run_pytho
     for snippet in (wrong, raising):
         with pytest.raises(AssertionError):
             run_snippet(snippet, tmp_path, run_python)
+
+
+# ---- two machines -----------------------------------------------------------------------------------------------
+
+
+def commands() -> list[list[str]]:
+    """Return the commands of the section on two machines, as words without the name of the program."""
+    section = README.partition("## Two machines")[2].partition("\n## ")[0]
+    lines = [
+        line
+        for block in BLOCK.finditer(section)
+        if block["language"] == "sh"
+        for line in block["text"].splitlines()
+    ]
+    assert all(line.startswith("zmqtasks ") for line in lines)
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def as_the_reader(world: World, one: Machine | None, two: Machine | None) -> None:
+    """Type the README's three commands, on the broker's machine and on the worker's, and run its program."""
+    host = one.address if one else "127.0.0.1"
+    here, there = (machine.enter if machine else () for machine in (one, two))
+    init, broker, worker = commands()
+    made = world.start(*init, prefix=here)
+    assert made.wait() == 0, made.err
+    for role in ("worker", "client"):  # copied where they are used: there is no store of keys there
+        assert f"Copy {world.keys}/{role}.key, and " in made.out
+        shutil.copy(world.keys / f"{role}.key", world.folder)
+    listening = world.start(*broker, prefix=here)
+    listening.says("listens at tcp://0.0.0.0:5555")
+    elsewhere = {"ZMQTASKS_KEYS": str(world.folder / "none")}
+    arguments = [word.replace(OTHER_MACHINE, host) for word in worker]
+    world.start(*arguments, prefix=there, **elsewhere).says(rf"at tcp://{host}:5555, \d+ at a time")
+    (program,) = [snippet for snippet in ALL_SNIPPETS if OTHER_MACHINE in snippet.text]
+    (world.folder / "program.py").write_text(program.text.replace(OTHER_MACHINE, host))
+    ended = world.run(*there, sys.executable, "program.py", **elsewhere)
+    assert ended.wait() == 0, ended.err
+    assert ended.out == program.prints
+
+
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server(("0.0.0.0", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_three_commands_on_two_machines(tmp_path: Path, machines: tuple[Machine, Machine]) -> None:
+    with World(tmp_path) as world:
+        as_the_reader(world, *machines)
+
+
+def test_three_commands_on_one_machine(tmp_path: Path) -> None:
+    if not is_free(5555):
+        pytest.skip("another program has the port that the README names")
+    with World(tmp_path) as world:
+        as_the_reader(world, None, None)
+
+
+def test_the_configuration_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (text,) = (block["text"] for block in BLOCK.finditer(README) if block["language"] == "toml")
+    (tmp_path / "zmqtasks.toml").write_text(text)
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZMQTASKS_KEYS", str(tmp_path / "none"))
+    assert main(["keys", "list", "--json"]) == 0  # any setting that is not there is an error
+    assert main(["worker"]) == 2
+    assert f"cannot read {tmp_path}/keys/worker.key" in capsys.readouterr().err
+    assert main(["status"]) == 2
+    assert f"cannot read {tmp_path}/keys/client.key" in capsys.readouterr().err
+
+
+def test_the_commands_that_the_readme_lists_are_those_there_are() -> None:
+    section = README.partition("## The command line")[2].partition("\n## ")[0]
+    listed = [re.split(r"  +", line)[0] for line in section.splitlines() if line.startswith("zmqtasks ")]
+    words = {word for line in listed for word in re.findall(r"\b[a-z]+\b", re.sub(r"\[[^]]*\]", "", line))}
+    program = tree().commands
+    assert words - {"zmqtasks"} == {*program, *program["keys"].commands}

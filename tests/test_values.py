@@ -15,6 +15,7 @@ from conftest import OpenClient, RunPython, until
 from gate import Gate, wait_at
 
 from zmqtasks import Client, current
+from zmqtasks.nodes.local import LocalCluster
 
 np: Any = pytest.importorskip("numpy")
 
@@ -253,7 +254,9 @@ def test_an_array_of_100_mb_takes_little_more(lone: Client) -> None:
     assert back[-1] == len(value)
     assert int(back[::1000].sum()) == int((value[::1000] + 1).sum())
     grown, child_grown = peak() - before, lone.submit(peak).result() - child_before
-    assert grown < 160 * MB, f"here: {grown / MB:.0f} MB"
+    # What goes over the network is encrypted as a whole, and what comes is decrypted.
+    most = 160 if isinstance(lone._host, LocalCluster) else 360
+    assert grown < most * MB, f"here: {grown / MB:.0f} MB"
     assert child_grown < 320 * MB, f"there: {child_grown / MB:.0f} MB"
     del future, back
     assert lone.submit(abs, -1).result() == 1

@@ -156,6 +156,10 @@ class Shelf:
             self._keep(buffer)
         return buffer
 
+    def reset_lock(self) -> None:
+        """After a fork: whoever held it is not here."""
+        self._lock = threading.Lock()
+
     def take_gone(self) -> set[bytes]:
         """The hashes of what has gone since the last call."""
         return {self.gone.popleft() for _ in range(len(self.gone))} if self.gone else set()

@@ -112,7 +112,9 @@ class Calls:
     def _pack(self, value: Any, fn: Callable[..., Any] | None) -> tuple[payloads.Payload, list[Future[Any]]]:
         pickler = getattr(self._local, "pickler", None)
         if pickler is None:
-            pickler = self._local.pickler = payloads.Pickler(self._host, self._shelf.hold)
+            pickler = self._local.pickler = payloads.Pickler(
+                self._host, self._shelf.hold, by_value=self._host.by_value
+            )
         try:
             return pickler.pack(value)
         except (ForeignFuture, MemoryError):

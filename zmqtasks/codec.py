@@ -140,7 +140,7 @@ def asked(
             id_,
             state,
             out.outcome(state, value.payload if state == SUCCEEDED else value),
-            getattr(value, "index", -1),
+            value.index if state == SUCCEEDED else -1,
         )
         for id_, (state, value) in outcomes.items()
     ]

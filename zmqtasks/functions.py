@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from zmqtasks.blobs import hold
 from zmqtasks.catalog import Catalog, Function
 from zmqtasks.culprit import names
+from zmqtasks.installed import is_installed
 from zmqtasks.payload import ATOMS, Pickler
 
 _VARIANTS_MAX = 16  # a lambda of more different captures is data rather than a function: it travels inline
@@ -40,12 +41,20 @@ class _Known(NamedTuple):
 
 
 class Functions(Catalog):
-    """The functions that a client has sent, by number."""
+    """The functions that a client has sent, by number.
 
-    def __init__(self) -> None:
+    `by_value`: those of modules that are not installed too, for workers elsewhere do not have them.
+    """
+
+    def __init__(self, *, by_value: bool = False) -> None:
         super().__init__()
+        self._by_value = by_value
         self._known: dict[int, _Known] = {}  # by id of the code object, or of a callable that has none
         self._variants: dict[int, int] = {}  # how many a code object has had
+        self._lock = threading.RLock()
+
+    def reset_lock(self) -> None:
+        """After a fork: whoever held it is not here."""
         self._lock = threading.RLock()
 
     def find(self, fn: Callable[..., Any]) -> Function:
@@ -73,11 +82,11 @@ class Functions(Catalog):
 
     def _learn(self, fn: Callable[..., Any], key: int) -> Function:
         name = name_of(fn)
-        if is_importable(fn):  # by reference: a name, the same for ever
+        if is_importable(fn, by_value=self._by_value):  # by reference: a name, the same for ever
             function = self._packed(fn, name)
             self._keep(key, _Known(function, fn))
             return function
-        captured = captures(fn) if type(fn) is FunctionType else None
+        captured = captures(fn, by_value=self._by_value) if type(fn) is FunctionType else None
         variants = self._variants[key] = self._variants.get(key, 0) + (key in self._known)
         if captured is None or variants > _VARIANTS_MAX:
             return self.adopt(name, None)
@@ -92,7 +101,7 @@ class Functions(Catalog):
         self._known[key] = known
 
     def _packed(self, fn: Callable[..., Any], name: str) -> Function:
-        packed, _ = Pickler(None, hold).pack(fn)
+        packed, _ = Pickler(None, hold, by_value=self._by_value).pack(fn)
         # Large captures travel with the call.
         return self.adopt(name, packed if type(packed) is bytes else None)
 
@@ -104,20 +113,22 @@ def name_of(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
 
-def is_importable(fn: Any) -> bool:
-    """Whether `fn` is found under its own name in a module other than the main one."""
+def is_importable(fn: Any, *, by_value: bool = False) -> bool:
+    """Whether `fn` is found under its own name in a module that workers have (`by_value`: only installed ones)."""
     if type(fn) is BuiltinFunctionType and not isinstance(fn.__self__, ModuleType | None):
         return False
     module = sys.modules.get(getattr(fn, "__module__", None) or "")
     if module is None or module.__name__ == "__main__":
         return type(fn) is BuiltinFunctionType and fn.__self__ is None
+    if by_value and not is_installed(module.__name__):
+        return False
     found: Any = module
     for step in getattr(fn, "__qualname__", "<no name>").split("."):
         found = getattr(found, step, None)
     return found is fn
 
 
-def captures(fn: FunctionType) -> tuple[Capture, ...] | None:
+def captures(fn: FunctionType, *, by_value: bool = False) -> tuple[Capture, ...] | None:
     """What `fn` captures beside its own cells and defaults; None unless all of it can be compared by identity.
 
     A name that is bound nowhere yet is captured as missing: it may be bound before the next submit.
@@ -148,9 +159,13 @@ def captures(fn: FunctionType) -> tuple[Capture, ...] | None:
             if value is not _MISSING or not hasattr(builtins, name):
                 captured.append((scope, name, value))
         for value in values:
-            if type(value) is FunctionType and not is_importable(value):
+            if type(value) is FunctionType and not is_importable(value, by_value=by_value):
                 work.append(value)
-            elif not (type(value) in ATOMS or isinstance(value, ModuleType) or is_importable(value)):
+            elif not (
+                type(value) in ATOMS
+                or isinstance(value, ModuleType)
+                or is_importable(value, by_value=by_value)
+            ):
                 return None
     return tuple(captured)
 

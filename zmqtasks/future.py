@@ -22,6 +22,7 @@ from zmqtasks import payload as payloads
 from zmqtasks.messages import (
     CANCELLED,
     FACE,
+    FAILED,
     FINAL_FROM,
     LEASED,
     QUEUED,
@@ -31,7 +32,7 @@ from zmqtasks.messages import (
     Task,
     Value,
 )
-from zmqtasks.outcome import Item, Opened, Piece, error_of, load
+from zmqtasks.outcome import Item, Opened, Piece, error_of, is_refusal, load
 
 T = TypeVar("T")
 
@@ -149,6 +150,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._set(piece.attempts, piece.state, outcome)
 
     def _set(self, attempts: int, state: int, outcome: Any) -> None:
+        if state == CANCELLED and is_refusal(outcome):
+            state = FAILED  # nobody has cancelled it: what waits for it gets the error
         self._attempts = attempts
         self._outcome = outcome
         latch: Any = None
@@ -236,8 +239,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def cancel(self, terminate: bool = False) -> bool:
         """Remove the task if it has not started; with `terminate` end it if it runs. Whether it is cancelled now."""
-        if self._code < FINAL_FROM and not self._host.cancel(self._number, terminate=terminate):
-            return False
+        if self._code < FINAL_FROM:
+            self._host.cancel(self._number, terminate=terminate)
         return self._code == CANCELLED
 
     def result(self, timeout: float | None = None) -> T:
@@ -300,7 +303,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 return SUCCEEDED, Value(payloads.dump_result(outcome.value))
             outcome = made_of
         if self._code != SUCCEEDED:
-            return self._code, outcome
+            return CANCELLED if is_refusal(outcome) else self._code, outcome
         if isinstance(outcome, Item):
             return SUCCEEDED, Value(outcome.piece.outcome, outcome.index)
         return SUCCEEDED, Value(outcome)

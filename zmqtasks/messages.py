@@ -35,7 +35,15 @@ class State(StrEnum):
 
 
 FULL = "the queue is full"  # the reason of a refusal
-GONE = "the broker was started anew, and has lost what was submitted: its queue was in memory only"
+
+
+class Loss(str):
+    """The reason where a broker has lost a task, or will not have its client: its future raises `BrokerLost`."""
+
+    __slots__ = ()
+
+
+GONE = Loss("the broker was started anew, and has lost what was submitted: its queue was in memory only")
 LATE = "its outcome is no longer kept"  # nobody has asked for it in time
 
 FACE = (

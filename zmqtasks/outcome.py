@@ -17,9 +17,10 @@ from zmqtasks.errors import (
     WorkerLost,
     ZmqTasksError,
 )
-from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FACE, FAILED, FULL, GONE, LATE, UPSTREAM_FAILED, Task
+from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FACE, FAILED, FULL, LATE, UPSTREAM_FAILED, Loss, Task
 
-_REASONS: dict[str, type[ZmqTasksError]] = {FULL: QueueFull, GONE: BrokerLost, LATE: ResultExpired}
+REFUSED: dict[str, type[ZmqTasksError]] = {FULL: QueueFull, LATE: ResultExpired}
+"""Reasons of tasks that the dispatcher has ended though nobody cancelled them: to their futures they failed."""
 
 
 class Opened(NamedTuple):
@@ -79,8 +80,16 @@ def load(outcome: Any, id_: str) -> Opened:
         return Opened(None, error)
 
 
+def is_refusal(outcome: Any) -> bool:
+    """Whether a task with this outcome was ended by whoever had it, and not by anybody's wish."""
+    return type(outcome) is Loss or (type(outcome) is str and outcome in REFUSED)
+
+
 def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseException:
     """The exception of a task that ended in `state`."""
+    if is_refusal(outcome):
+        kind = BrokerLost if type(outcome) is Loss else REFUSED[outcome]
+        return kind(f"task {id_}: {outcome}")
     if state == FAILED and isinstance(outcome, str):  # nobody was left to raise anything
         reason, *log = outcome.split("\n")
         exceeded = TimeLimitExceeded(f"task {id_}: {reason}")
@@ -94,8 +103,7 @@ def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseExcepti
     if state == DEAD:
         return WorkerLost(f"task {id_} was running when its worker process ended, too often: {outcome}")
     if state == CANCELLED:
-        kind = _REASONS.get(outcome, TaskCancelled)
-        return kind(f"task {id_}: {outcome}")
+        return TaskCancelled(f"task {id_}: {outcome}")
     of, of_state, of_outcome = outcome
     of_id = f"{cluster_id}-{of}"
     error = UpstreamFailed(f"task {id_} never ran: task {of_id} among its arguments ended {FACE[of_state]}")

@@ -12,12 +12,14 @@ import io
 import pickle
 import threading
 from collections.abc import Callable
-from typing import Any, SupportsIndex
+from types import FunctionType
+from typing import Any, SupportsIndex, TypeVar
 
 import cloudpickle
 
 from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, Packed, hold
 from zmqtasks.errors import ForeignFuture, RemoteError
+from zmqtasks.installed import is_installed
 
 ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _dumps = pickle.dumps
@@ -71,25 +73,51 @@ def _packed_class(cls: type) -> bytes:
 
 
 _CACHED: Any = functools._lru_cache_wrapper
+_NAMED = frozenset({FunctionType, TypeVar})  # pickled by their names, as classes are
 
 
 def _cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(fn)
 
 
+def _place(obj: Any) -> Any:
+    """The module in which `obj` is found, and under which name; None if it is in none but the main one."""
+    name = obj.__name__ if isinstance(obj, TypeVar) else None  # it has no other
+    return cloudpickle.cloudpickle._lookup_module_and_qualname(obj, name=name)
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle ships no types
     """cloudpickle's, with what it leaves out: the slots of a class, and `functools.cache` around what goes by value."""
 
+    _by_value = False
+
+    def _is_at_home(self, obj: Any) -> bool:
+        """Whether the other side finds `obj` in its module."""
+        return _place(obj) is not None
+
     def reducer_override(self, obj: Any) -> Any:
         """Called for everything that is not of a built-in type."""
-        if type(obj) is _CACHED and cloudpickle.cloudpickle._lookup_module_and_qualname(obj) is None:
+        kind = type(obj)
+        if kind is _CACHED and not self._is_at_home(obj):
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         reduced = super().reducer_override(obj)
-        if isinstance(obj, type) and type(reduced) is tuple and "__slots__" in obj.__dict__:
+        if reduced is NotImplemented and self._by_value and (kind in _NAMED or isinstance(obj, type)):
+            reduced = self._away(obj)
+        if isinstance(obj, type) and type(reduced) is tuple and obj.__dict__.get("__slots__"):
             make, arguments = reduced[:2]
             if make is cloudpickle.cloudpickle._make_skeleton_class:  # an instance's state depends on them
                 arguments[3]["__slots__"] = obj.__dict__["__slots__"]
         return reduced
+
+    def _away(self, obj: Any) -> Any:
+        """By value what the other side does not find, though it is found here."""
+        if self._is_at_home(obj):
+            return NotImplemented
+        if isinstance(obj, FunctionType):
+            return self._dynamic_function_reduce(obj)
+        if isinstance(obj, TypeVar):
+            return cloudpickle.cloudpickle._make_typevar, cloudpickle.cloudpickle._decompose_typevar(obj)
+        return cloudpickle.cloudpickle._dynamic_class_reduce(obj)
 
 
 class _Out:
@@ -117,10 +145,12 @@ class Pickler(_Pickler):
     """cloudpickle's, with buffers out of band, futures as inputs, and classes that know their way home.
 
     `host` is what the futures that may travel belong to (None: no future may); `hold(view)` keeps a large buffer.
+    `by_value`: functions and classes of modules that are not installed travel as those of the main module do.
     """
 
-    def __init__(self, host: object, hold: Callable[[memoryview], Buffer]) -> None:
+    def __init__(self, host: object, hold: Callable[[memoryview], Buffer], *, by_value: bool = False) -> None:
         self._host = host
+        self._by_value = by_value
         self._needs: list[Any] = []
         self._out = _Out(hold)
         super().__init__(self._out, protocol=5, buffer_callback=self._out.take)
@@ -152,6 +182,12 @@ class Pickler(_Pickler):
         if isinstance(obj, concurrent.futures.Future):
             return _input, (self._need(obj),)
         return super().reducer_override(obj)
+
+    def _is_at_home(self, obj: Any) -> bool:
+        if not self._by_value:
+            return super()._is_at_home(obj)
+        found = _place(obj)
+        return found is not None and is_installed(found[0].__name__)
 
     def _need(self, future: Any) -> int:
         if self._host is None:

@@ -3,8 +3,8 @@
 A message is a head in msgpack and frames, which are large buffers as they lie in memory. ZeroMQ sends it as such. On a
 stream socket it has a prefix (length of the head, number of frames, number of descriptors) and the lengths of the
 frames before it, and descriptors of memory files come beside the first byte. Payloads are not opened here: in a head
-one is its bytes, or its stream with a list of buffers, each by the next frame, the next descriptor, or the hash of one
-that was announced before.
+one is its bytes, or its stream with a list of buffers, each by the place of its frame or descriptor in this message, or
+by the hash of one that was announced before.
 """
 
 from __future__ import annotations
@@ -261,22 +261,22 @@ class Message:
         if len(data) < FRAME_BYTES_MIN:
             return data
         self.frames.append(data)
-        return [_FRAME, len(data), b"", False]
+        return [_FRAME, len(data), b"", False, len(self.frames) - 1]
 
     def _buffer(self, buffer: Buffer) -> list[Any]:
         if buffer.digest and self.known is not None:
             if buffer.digest not in self.known:
                 self.known.add(buffer.digest)
                 self.new.append(Blob(buffer.digest, self._beside(buffer)))
-            return [_SHARED, buffer.nbytes, buffer.digest, buffer.fixed]
+            return [_SHARED, buffer.nbytes, buffer.digest, buffer.fixed, 0]
         return self._beside(buffer)
 
     def _beside(self, buffer: Buffer) -> list[Any]:
         if buffer.file >= 0 and len(self.files) < FILES_MAX and not self.afar:
             self.files.append(buffer)
-            return [_FILE, buffer.nbytes, b"", buffer.fixed]
+            return [_FILE, buffer.nbytes, b"", buffer.fixed, len(self.files) - 1]
         self.frames.append(buffer.view())
-        return [_FRAME, buffer.nbytes, b"", buffer.fixed]
+        return [_FRAME, buffer.nbytes, b"", buffer.fixed, len(self.frames) - 1]
 
     def mail(self) -> list[Any]:
         """What ZeroMQ sends, a frame each."""
@@ -301,8 +301,8 @@ class Arrived:
         self, head: bytes | memoryview, frames: list[Any], files: list[int], blobs: dict[bytes, Buffer]
     ) -> None:
         self.head = _decode(head)
-        self._frames = iter(frames)
-        self._files = iter(files)
+        self._frames = frames
+        self._files = files
         self._blobs = blobs
 
     def payload(self, value: Any) -> Any:
@@ -326,9 +326,12 @@ class Arrived:
 
     def buffer(self, value: list[Any], digest: bytes = b"") -> Buffer:
         """The buffer that `value` in the head stands for."""
-        kind, nbytes, shared, fixed = value
+        kind, nbytes, shared, fixed, place = value
         if kind == _SHARED:
             return self._blobs[shared]
         if kind == _FILE:
-            return received(next(self._files), nbytes, digest, fixed=fixed)
-        return Buffer(nbytes, memory=next(self._frames), digest=digest)
+            file, self._files[place] = self._files[place], -1
+            if file < 0:
+                raise ValueError("a descriptor is named twice")
+            return received(file, nbytes, digest, fixed=fixed)
+        return Buffer(nbytes, memory=self._frames[place], digest=digest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
     from zmqtasks.nodes.remote import RemoteCluster
     from zmqtasks.submitter import Submitter
 
-__all__ = ["Connection", "connected"]
+__all__ = ["Connection", "answers", "connected", "not_to_this_key"]
 
 CONNECT_S = 5.0
+PROBE_S = 1.0
 ASK_AGAIN_S = 5.0  # a question that is lost with a connection is asked again
 
 
@@ -67,6 +70,24 @@ class Connection(NamedTuple):
         return Outcome(task_id, self.host.cluster_id, state, attempts, payload, index)
 
 
+def answers(address: str) -> bool:
+    """Whether anything listens at a TCP address."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PROBE_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def not_to_this_key(address: str, key_file: Path | None, role: str) -> str:
+    """What to say where something listens, but shakes no hands: a broker is silent to who takes it for another."""
+    from zmqtasks.keys import KeyStore
+
+    file = key_file or os.environ.get("ZMQTASKS_KEY") or KeyStore().path(role)
+    return f"{address} answers, but not to the key in {file}: it is another broker's, or that is no broker"
+
+
 @contextmanager
 def connected(address: str, key_file: Path | None, verb: str) -> Iterator[Connection]:
     """Reach the broker at `address`, to do what `verb` says, with a key that may; and leave it.
@@ -88,6 +109,8 @@ def connected(address: str, key_file: Path | None, verb: str) -> Iterator[Connec
     try:
         host = RemoteCluster(address, key, name="", patient=True, connect_s=CONNECT_S, confirms=False)
     except ConnectionTimeout as error:
+        if answers(address):
+            raise ConnectionTimeout(not_to_this_key(address, key_file, "client")) from None
         raise ConnectionTimeout(f"{error}: zmqtasks broker starts one") from None
     try:
         yield Connection(host, Submitter(host, Calls(host)), Inspect(host))

@@ -62,7 +62,9 @@ class Outcome(NamedTuple):
 
     def _error(self) -> dict[str, str]:
         """Of what was raised, or of what stands for it: type, message, traceback."""
-        if self.state == FAILED:  # as text: its class may be found on workers only
+        if self.state == FAILED and not isinstance(
+            self.payload, str
+        ):  # as text: its class may be workers' only
             _, name, message, traceback, _ = payloads.load(self.payload)
             return {"type": name, "message": message, "traceback": traceback}
         error = self._exception()

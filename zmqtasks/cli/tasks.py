@@ -65,7 +65,8 @@ def submit(
         typer.Option("--name", help="What it is called in lists and errors.", show_default="the function's"),
     ] = None,
     tags: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Shown by `zmqtasks explain`; more than once.")
+        list[str] | None,
+        typer.Option("--tag", metavar="NAME=VALUE", help="Shown by `zmqtasks explain`; more than once."),
     ] = None,
     max_deliveries: Annotated[
         int,
@@ -73,6 +74,19 @@ def submit(
             "--max-deliveries", min=1, metavar="N", help="Give it up when its worker has died so often."
         ),
     ] = 3,
+    retry: Annotated[
+        int, typer.Option("--retry", min=0, metavar="N", help="Run it again so often if it fails.")
+    ] = 0,
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", parser=duration, metavar="DURATION", help="End it when it runs longer."),
+    ] = None,
+    expires: Annotated[
+        float | None,
+        typer.Option(
+            "--expires", parser=duration, metavar="DURATION", help="Do not start it later than that from now."
+        ),
+    ] = None,
     broker: Broker = BROKER,
     key: KeyFile = None,
     as_json: AsJson = False,
@@ -84,12 +98,13 @@ def submit(
 
     Example: zmqtasks submit shop.mail:send a@b.c --kwargs '{"body": "hi"}' --queue mail
 
-    A function is imported here and by the worker: its module has to be there too. The exit code is 1 if the task
-    fails, 3 if there is no such function.
+    The function is imported here, and travels with its arguments; what it imports has to be where the worker is. The
+    exit code is 1 if the task fails, 3 if there is no such function.
     """
     from zmqtasks.cli.connection import connected
     from zmqtasks.cli.output import json_document
     from zmqtasks.cli.target import resolve
+    from zmqtasks.options import DEFAULT_OPTIONS, Retry
 
     if timeout is not None and not wait:
         raise typer.BadParameter("is for --wait", param_hint="--timeout")
@@ -99,9 +114,18 @@ def submit(
         "name": name,
         "tags": pairs(tags),
         "max_deliveries": max_deliveries,
+        "time_limit": time_limit,
+        "expires": expires,
     }
+    options = {option: value for option, value in options.items() if value is not None}
     if queue is not None:
         options["queue"] = queue
+    try:
+        DEFAULT_OPTIONS.replace(**options)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if retry:
+        options["retry"] = Retry(retry)
     function = resolve(target)
     values, named = json_or_text(arguments or ()), kwargs or {}
     _check(target, function, values, named)

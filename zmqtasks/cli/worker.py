@@ -113,17 +113,18 @@ def worker(
         f"the worker finishes what runs, in {shutdown_timeout:g} s at the latest, and gives back the rest"
     )
     signals = Signals(working.stop, promise, 0, lambda: working.stop(cold=True))
-    absent = _watch_for(working, broker, burst=burst)
+    absent = _watch_for(working, broker, key, burst=burst)
     reason = working.run()
     if absent:
-        raise CommandError(f"no broker answers at {broker} within {PATIENCE_S:g} s", Exit.NO_CONNECTION)
+        raise CommandError(absent[0], Exit.NO_CONNECTION)
     if reason:
         raise CommandError(f"{broker}: {reason}", Exit.NO_CONNECTION)
     raise typer.Exit(signals.code)
 
 
-def _watch_for(worker: Worker, broker: str, *, burst: bool) -> list[str]:
-    """Say once that no broker answers; where that is not to be waited for, stop. The list is empty until then."""
+def _watch_for(worker: Worker, broker: str, key: Path | None, *, burst: bool) -> list[str]:
+    """Say once that no broker answers; where that is not to be waited for, stop: then the list has why."""
+    from zmqtasks.cli.connection import answers, not_to_this_key
     from zmqtasks.cli.service import say
 
     absent: list[str] = []
@@ -131,11 +132,12 @@ def _watch_for(worker: Worker, broker: str, *, burst: bool) -> list[str]:
     def look(*_: object) -> None:
         if worker.has_joined:
             return
+        strange = not_to_this_key(broker, key, "worker") if answers(broker) else ""
         if burst:
-            absent.append(broker)
+            absent.append(strange or f"no broker answers at {broker} within {PATIENCE_S:g} s")
             worker.stop(cold=True)
         else:
-            say(f"no broker answers at {broker} yet: waiting for it")
+            say(f"{strange}: trying on" if strange else f"no broker answers at {broker} yet: waiting for it")
 
     signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)

@@ -63,7 +63,7 @@ class Results:
                 insort(self._spans, task.id)
         self.nbytes += size
         self._batches.append((now + self._ttl_s, tasks))
-        while self.nbytes > self._bytes_max:
+        while self.nbytes > self._bytes_max and len(self._batches) > 1:  # what is new is sent once at least
             self._push_out(self._batches.popleft()[1])
         return size
 

@@ -104,17 +104,23 @@ class Broker:
 
     def run(self) -> None:
         """Serve until stopped."""
-        loop, mailbox = self._loop, self._mailbox
+        loop, mailbox, monitor, authenticator = self._loop, self._mailbox, self._monitor, self._authenticator
         deadline = 0.0
+        if authenticator is not None:  # a socket signals only after it was found empty
+            authenticator.answer(monotonic())
+        watched = (monitor.fileno(), authenticator.fileno() if authenticator is not None else -1)
         try:
             while not self._is_over():
                 loop.asleep = True
-                loop.wait(0.0 if mailbox.has_mail() else deadline)
+                ready = loop.wait(0.0 if mailbox.has_mail() else deadline)
                 now = monotonic()
-                for _, descriptor in self._monitor.events():
-                    self._guests.disconnected(descriptor, now)
-                if self._authenticator is not None:
-                    self._authenticator.answer(now)
+                if watched[0] in ready:
+                    for _, descriptor in monitor.events():
+                        self._guests.disconnected(descriptor, now)
+                if authenticator is not None:
+                    if watched[1] in ready:
+                        authenticator.answer(now)
+                    authenticator.refresh(now)
                 for _ in range(MAIL_MAX):
                     if (mail := mailbox.receive()) is None:
                         break
@@ -126,7 +132,7 @@ class Broker:
     def _is_over(self) -> bool:
         if self._stops == 1:
             busy = any(
-                not session.is_over for session in self._guests.sessions.values() if session.visitor is None
+                not session.is_told for session in self._guests.sessions.values() if session.visitor is None
             )
             return not (self._dispatcher.ledger.tasks or busy)
         return self._stops > 1
@@ -184,10 +190,14 @@ class Broker:
                 self._tell(guests.sessions[number])
         for answer in answers:  # after the outcomes: who is told that a task is cancelled sees that it is
             requests.answer(answer)
+        if requests.forgotten:
+            forgotten, requests.forgotten = requests.forgotten, set()
+            guests.forget(forgotten)
         if now >= self._expire_at:
             self._expire_at = now + EXPIRY_S
             self._results.expire(now)
-            guests.expire()
+            for number in guests.expire(now):
+                requests.asks.forget(number)
         due = dispatcher.next_deadline()
         return self._expire_at if due is None else min(due, self._expire_at)
 
@@ -253,5 +263,5 @@ def _bound(socket: zmq.Socket[bytes], address: str) -> str:
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
-        raise OSError(error.errno, error.strerror, address) from None
+        raise OSError(error.errno, zmq.strerror(error.errno), address) from None
     return bytes(socket.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")

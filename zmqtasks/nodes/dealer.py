@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import zmq
 
@@ -88,9 +89,12 @@ class Dealer:
         if self._mailbox is not None:
             self._mailbox.send(message)
 
-    def look(self) -> str:
-        """What has happened to the connection: "" (nothing), "up", "down"; `refused` says why it can never be."""
-        if self._monitor is None:
+    def look(self, ready: Sequence[int] | None = None) -> str:
+        """What has happened to the connection: "" (nothing), "up", "down"; `refused` says why it can never be.
+
+        `ready`: the descriptors that a loop has found to be; without them it looks in any case.
+        """
+        if self._monitor is None or (ready is not None and self._monitor.fileno() not in ready):
             return ""
         news = ""
         for event, _ in self._monitor.events():

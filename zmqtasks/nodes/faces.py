@@ -49,7 +49,10 @@ class Faces:
 
     def has(self, id_: int) -> bool:
         """Whether somebody waits for that task's outcome."""
-        return id_ in self._singles or self._first(id_) is not None
+        if id_ in self._singles:
+            return True
+        first = self._first(id_)
+        return first is not None and not any(at <= id_ < at + count for at, count in self._spans[first][2])
 
     def ranges(self) -> list[tuple[int, int]]:
         """Ids that are waited for, as (first, how many); with others between them that are not."""

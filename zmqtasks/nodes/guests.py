@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 
 import zmq
 
@@ -61,6 +62,7 @@ class Guests:
             visitor.number = self._number(SESSIONS_MAX)
             self.nodes[visitor.number] = visitor
             self._join(visitor, now)
+            self._tell_slots()
             _log.info("worker %s has joined: slots %d, Python %s", visitor.name, about.slots, about.python)
         else:
             session = self._by_token.get(about.session)
@@ -73,6 +75,8 @@ class Guests:
             else:
                 session = Session(self._number(1), about.session, visitor.user)
                 self.sessions[session.number] = self._by_token[about.session] = session
+            self._mailbox.give(mail.sender, session.blobs)
+            session.gone_at = None
             session.visitor, session.python, session.patient = visitor, about.python, about.patient
             visitor.session, visitor.number = session, session.number
         self.by_route[mail.sender] = self._by_descriptor[descriptor] = visitor
@@ -124,27 +128,52 @@ class Guests:
             return
         if self._by_descriptor.get(visitor.descriptor) is visitor:
             del self._by_descriptor[visitor.descriptor]
-        self._mailbox.forget(visitor.route)
+        blobs = self._mailbox.take(visitor.route)
         if visitor.session is not None:
             if visitor.session.visitor is visitor:
                 visitor.session.visitor = None
+                visitor.session.blobs = blobs  # what it sent once it does not send again
+                visitor.session.gone_at = monotonic()
         else:
             del self.nodes[visitor.number]
+            self._tell_slots()
             self.left.append(visitor)
             self._dispatcher.receive(visitor.number, Lost(reason), now)
             _log.info("worker %s is gone: %s", visitor.name, reason)
 
-    def expire(self) -> None:
-        """Sessions of clients that are gone and have been told everything are forgotten."""
-        for session in [session for session in self.sessions.values() if session.is_over]:
+    def expire(self, now: float) -> list[int]:
+        """Sessions of clients that have left, or are gone for long and have nothing pending, are forgotten: their numbers."""
+        numbers = []
+        for session in [session for session in self.sessions.values() if session.is_over(now)]:
+            if not session.has_left and self._is_busy(session):
+                continue
             del self.sessions[session.number]
             del self._by_token[session.token]
+            numbers.append(session.number)
+        return numbers
+
+    def _is_busy(self, session: Session) -> bool:
+        tasks = self._dispatcher.ledger.tasks.values()
+        return any(getattr(task.face, "peer", -1) == session.number for task in tasks)
 
     # ---- telling -------------------------------------------------------------------------------------------------
 
     def tell(self, visitor: Visitor, head: object) -> None:
         """A message without payloads."""
         self.mail(visitor, codec.simple(head))
+
+    def forget(self, digests: set[bytes]) -> None:
+        """These buffers are not named any more; whoever still needs one gets it once more."""
+        for visitor in self.by_route.values():
+            if known := digests & visitor.known:
+                visitor.known -= known
+                self.tell(visitor, wire.Forget(list(known)))
+
+    def _tell_slots(self) -> None:
+        """Clients know how many tasks run at a time: they cut their maps by it."""
+        for session in self.sessions.values():
+            if session.visitor is not None:
+                self.tell(session.visitor, wire.Room(self.slots))
 
     def mail(self, visitor: Visitor, message: wire.Message) -> None:
         """Any message; a visitor that cannot be reached is gone, and the monitor will say so."""

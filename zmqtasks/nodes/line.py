@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -33,7 +34,8 @@ RETRY_S = 0.2  # between two tries to reach a broker
 class Line:
     """Runs until it is closed and all is settled, or until it is stopped, or until the broker will not have it.
 
-    `about`: who this client is. `confirms`: the broker may forget outcomes that have arrived here.
+    `about`: who this client is. `confirms`: the broker may forget outcomes that have arrived here. `at_end` is called
+    when everything is settled.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Line:
         functions: Catalog,
         shelf: Shelf,
         *,
+        at_end: Callable[[], None],
         confirms: bool,
     ) -> None:
         self.address = address
@@ -62,7 +65,8 @@ class Line:
         self._functions = functions
         self._shelf = shelf
         self._confirms = confirms
-        self._stopping = False
+        self._at_end = at_end
+        self._stopping = self._cancelling = False
         self._words: deque[Any] = deque()  # other messages that are to be sent
         self._told: set[int] = set()  # numbers of the functions that the broker has
         self._known: set[bytes] = set()  # hashes of the buffers that it has
@@ -100,9 +104,10 @@ class Line:
         if self.closed:
             self.questions.fail(ClientClosed("this client is closed"))
 
-    def close(self) -> None:
-        """No more tasks; it ends when all are settled."""
+    def close(self, *, cancel: bool) -> None:
+        """No more tasks; it ends when all are settled. `cancel`: what has not started is cancelled."""
         self.closing = True
+        self._cancelling = cancel
         self.outgoing.notify()
         self._loop.wake()
 
@@ -111,7 +116,9 @@ class Line:
         self.closing = True
         self._loop.wake()
         outgoing = self.outgoing
-        outgoing.wait(lambda: self.closed or (outgoing.is_empty and not self._words), within_s)
+        outgoing.wait(
+            lambda: self.closed or (outgoing.is_empty and not (self._words or self._cancelling)), within_s
+        )
         self._stopping = True
         self._loop.wake()
         if threading.current_thread() is not self.thread:
@@ -132,7 +139,7 @@ class Line:
                 loop.wait(0.0 if work or dealer.has_mail() or self._is_over() else retry_at)
                 news = dealer.look()
                 if news == "up":
-                    dealer.send(codec.simple(self._enter()))
+                    dealer.send(codec.simple(self._about))
                 elif news == "down":
                     self.is_in = False
                     retry_at = monotonic() + RETRY_S
@@ -143,6 +150,9 @@ class Line:
                         self.is_in = False
                         retry_at = monotonic() + RETRY_S
                         break
+                mail = None  # what it brought is not kept until the next comes
+                if self._cancelling:
+                    self._cancel_rest()
                 if self.is_in:
                     self._send()
         finally:
@@ -153,8 +163,13 @@ class Line:
             return True
         return self.closing and not (self.faces or self.outgoing.inbox or (self._words and self.is_in))
 
-    def _enter(self) -> Enter:
-        return self._about
+    def _cancel_rest(self) -> None:
+        """Whatever has not started."""
+        self._lose_inbox("cancelled before it started")
+        for first, items in self.faces.ranges():
+            self._words.append(wire.CancelAsked(first, terminate=False, token=None, count=max(2, items)))
+        self._cancelling = False
+        self.outgoing.notify()
 
     def _send(self) -> None:
         outgoing = self.outgoing
@@ -256,7 +271,8 @@ class Line:
         faces = self.faces
         for outcome in codec.settled_outcomes(message):
             faces.settle(*outcome)
-            self.questions.outcome(outcome[0], cancelled=outcome[2] == CANCELLED)
+            if self.questions.held:
+                self.questions.outcome(*outcome[:2], cancelled=outcome[2] == CANCELLED)
         self._about.got += 1
         if self._confirms:
             self._dealer.send(codec.simple(Got(self._about.got)))
@@ -319,5 +335,6 @@ class Line:
         self.closed = True
         self._lose_all(self._reason)
         self.questions.fail(self.error or ClientClosed("this client is closed"))
+        self._at_end()
         self.welcomed.set()
         self.outgoing.notify()

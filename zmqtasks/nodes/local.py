@@ -54,6 +54,7 @@ class LocalCluster:
         self.cluster_id = secrets.token_hex(4)
         self.functions = Functions()
         self.shelf = Shelf()
+        self.by_value = False  # children find what this process finds
         self.ids = Ids(CLIENT)
         self.workers = workers
         self.forked = False

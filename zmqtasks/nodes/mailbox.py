@@ -15,6 +15,9 @@ import zmq
 from zmqtasks.blobs import Buffer
 from zmqtasks.wire import Arrived, Message
 
+# As ints: the enums of pyzmq cost a microsecond each time.
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_NOBLOCK, _NOBLOCK_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _COPY_BYTES_MAX = 64 << 10  # a smaller frame is copied: that is cheaper than to track who still reads it
 
 
@@ -40,13 +43,13 @@ class Mailbox:
 
     def has_mail(self) -> bool:
         """Whether something can be received."""
-        return bool(int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN)
+        return bool(int(self.socket.get(_EVENTS)) & _POLLIN)
 
     def receive(self) -> Mail | None:
         """The next message; None if there is none."""
         receive = self.socket.recv
         try:
-            frame = receive(zmq.NOBLOCK, copy=False)
+            frame = receive(_NOBLOCK, copy=False)
         except zmq.Again:
             return None
         sender, head = b"", frame
@@ -71,10 +74,9 @@ class Mailbox:
         last = len(frames) - 1
         try:
             if self._routes:
-                send(to, zmq.SNDMORE | zmq.NOBLOCK)
+                send(to, _NOBLOCK_MORE)
             for index, frame in enumerate(frames):
-                flags = zmq.NOBLOCK | (zmq.SNDMORE if index < last else 0)
-                send(frame, flags, copy=index == 0 or memoryview(frame).nbytes < _COPY_BYTES_MAX)
+                send(frame, _NOBLOCK_MORE if index < last else _NOBLOCK, copy=index == 0 or memoryview(frame).nbytes < _COPY_BYTES_MAX)
         except zmq.ZMQError:  # EAGAIN, or EHOSTUNREACH, both at the first frame
             return False
         return True
@@ -89,9 +91,13 @@ class Mailbox:
         for digest in digests:
             known.pop(digest, None)
 
-    def forget(self, sender: bytes) -> None:
-        """`sender` is gone."""
-        self._blobs.pop(sender, None)
+    def take(self, sender: bytes) -> dict[bytes, Buffer]:
+        """`sender` is gone: what was kept of it."""
+        return self._blobs.pop(sender, {})
+
+    def give(self, sender: bytes, blobs: dict[bytes, Buffer]) -> None:
+        """`sender` is somebody who was here under another name, of whom these were kept."""
+        self._blobs[sender] = blobs
 
     def _of(self, sender: bytes) -> dict[bytes, Buffer]:
         blobs = self._blobs.get(sender)
@@ -111,12 +117,13 @@ class Monitor:
     def __init__(self, socket: zmq.Socket[bytes], events: int) -> None:
         self._watched = socket
         self._socket = socket.get_monitor_socket(events)
+        self._file = int(self._socket.fileno())
         self._early: list[tuple[int, int]] = []
         self._early = self.events()  # only a socket that was found empty signals that something has come
 
     def fileno(self) -> int:
         """What a loop watches, as of any socket."""
-        return int(self._socket.fileno())
+        return self._file
 
     def events(self) -> list[tuple[int, int]]:
         """What has happened: (event, value), where the value of a disconnection is its descriptor."""

@@ -43,13 +43,13 @@ class Outgoing:
             self.changed.notify_all()
 
     def batch(self) -> list[Task]:
-        """What goes into the next message."""
+        """What goes into the next message; it counts as sent from now on."""
         inbox = self.inbox
+        self.sent += 1  # first: at no moment it looks as if all were taken in
         return [inbox.popleft() for _ in range(min(len(inbox), BATCH))]
 
     def add(self, message: wire.Message) -> None:
-        """It is sent."""
-        self.sent += 1
+        """The message of the last batch."""
         self.untaken.append(message)
 
     def take_off(self, count: int) -> None:

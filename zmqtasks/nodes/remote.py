@@ -32,6 +32,7 @@ from zmqtasks.nodes.callbacks import Callbacks
 from zmqtasks.nodes.ids import Ids, session_of
 from zmqtasks.nodes.line import Line
 from zmqtasks.nodes.questions import Question
+from zmqtasks.nodes.zap import keypair
 from zmqtasks.visit import PROTOCOL, Enter, Fetch, Inquiry
 
 ASK_S = 10.0  # what a question to a broker may take
@@ -75,7 +76,15 @@ class RemoteCluster:
             "client", self._name, PROTOCOL, version, secrets.token_hex(16), 0, self._patient,
             host=platform.node(), pid=os.getpid(),
         )  # fmt: skip
-        line = Line(self.address, self._key, about, self.functions, self.shelf, confirms=self._confirms)
+        line = Line(
+            self.address,
+            self._key,
+            about,
+            self.functions,
+            self.shelf,
+            at_end=self._end,
+            confirms=self._confirms,
+        )
         try:
             line.welcomed.wait(self._connect_s)
         finally:
@@ -234,25 +243,21 @@ class RemoteCluster:
         line = self._line
         if line is None:
             return
-        if (cancel or kill) and not line.closed:
-            for first, count in [(min(ids), max(ids) - min(ids) + 1) for ids in [line.outgoing.ids()] if ids]:
-                self.cancel_all(first, count)
-            for first, items in line.faces.ranges():
-                self.cancel_all(first, items)
-        line.close()
+        line.close(cancel=cancel or kill)
         if kill:
             line.stop(CLOSE_S)
         elif wait and threading.current_thread() is not line.thread:
             line.thread.join()
-        if line.closed:
-            self._callbacks.close()
+
+    def _end(self) -> None:
+        self.shelf.clear()
+        self._callbacks.close()
 
     def depart(self) -> None:
         """Hand over what was submitted, in about a second, and end: nobody waits for outcomes here."""
         self._closed = True
         if self._line is not None:
             self._line.stop(CLOSE_S)
-            self._callbacks.close()
 
     def leave(self) -> None:
         """This is a forked process now: of the line that its parent has, nothing is its own."""

@@ -35,6 +35,7 @@ class Requests:
         self, guests: Guests, mailbox: Mailbox, dispatcher: Dispatcher, results: Results, catalog: Catalog
     ) -> None:
         self.asks = Asks(catalog)
+        self.forgotten: set[bytes] = set()  # hashes of buffers that a client will not name again
         self.touched: set[int] = set()  # sessions that may have something to be told
         self._guests = guests
         self._mailbox = mailbox
@@ -58,6 +59,8 @@ class Requests:
             and not may(visitor.role, verb)
         ):
             raise PermissionError(f"a key for the role {visitor.role} does not let anybody {verb}")
+        if visitor.session is not None and visitor.session.backlog and kind is not wire.Asked:
+            self.take_in(visitor.session, now)  # what it asks about may be among these
         self._reactions[kind](self, visitor, message, now)
 
     # ---- nodes ---------------------------------------------------------------------------------------------------
@@ -218,6 +221,7 @@ class Requests:
 
     def _forget_blobs(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
         self._mailbox.drop(visitor.route, message.head.digests)
+        self.forgotten.update(message.head.digests)
 
     _reactions: ClassVar[dict[type, Callable[..., None]]] = {
         wire.Outcomes: _core_word,

@@ -26,6 +26,7 @@ class Upstream:
     def __init__(self, child: Child) -> None:
         self.functions = Functions()
         self.shelf = Shelf()
+        self.by_value = False
         self.cluster_id, session, self.workers = child.cluster
         self.ids = Ids(session)
         self._child = child

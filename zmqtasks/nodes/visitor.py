@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 
 from zmqtasks import visit, wire
+from zmqtasks.blobs import Buffer
 from zmqtasks.core.lanes import Taker
 from zmqtasks.messages import Task
 
+AWAY_S = 600.0  # how long a client may be away that has nothing pending
 Ended = tuple[list[Task], int]  # tasks, and their bytes as results
 
 
@@ -53,6 +55,9 @@ class Session:
         self.confirmed = 0  # how many `Settled` it has had
         self.sent: deque[Ended] = deque()  # those that it has not confirmed
         self.on_the_way = 0  # their bytes together
+        self.blobs: dict[bytes, Buffer] = {}  # while it is not connected: the buffers that it has sent
+        self.gone_at: float | None = None  # since when it is not connected
+        self.has_left = False  # for good
 
     def confirm(self, count: int) -> list[Task]:
         """It has had `count` messages: what it had not confirmed before."""
@@ -72,11 +77,19 @@ class Session:
 
     def end(self) -> None:
         """It has left for good: what it has not heard stays with the results."""
+        self.has_left = True
+        self.blobs = {}
         self.waiting.clear()
         self.sent.clear()
         self.on_the_way = 0
 
     @property
-    def is_over(self) -> bool:
-        """Whether it is not connected, and nothing is left to tell it that was not told."""
-        return self.visitor is None and not (self.waiting or self.sent or self.backlog)
+    def is_told(self) -> bool:
+        """Whether nothing is left to tell it that was not told."""
+        return not (self.waiting or self.sent or self.backlog)
+
+    def is_over(self, now: float) -> bool:
+        """Whether it need not be known any more, if nothing of it is pending; it may come back for a while."""
+        if self.visitor is not None or self.backlog:
+            return False
+        return self.has_left or (self.gone_at is not None and now - self.gone_at > AWAY_S)

@@ -68,7 +68,7 @@ class Worker:
                 now = monotonic()
                 if self._stay is not None:
                     self._stay.hear_children(ready, now)
-                news = self._dealer.look()
+                news = self._dealer.look(ready)
                 if news == "up":
                     self._enter()
                 elif news == "down":

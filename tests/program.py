@@ -1,0 +1,157 @@
+"""The program `zmqtasks` as its users run it: processes of their own, with a folder and keys that nobody else has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from conftest import python_environment, until
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+JOBS = """
+import os, time
+from pathlib import Path
+
+def add(x, y=1):
+    return x + y
+
+def fails(text):
+    raise ValueError(text)
+
+class Odd:
+    def __repr__(self):
+        return "Odd()"
+
+def odd():
+    return Odd()
+
+def begins(folder):
+    "Say that it runs, and end when it is told to."
+    Path(folder, "begun").write_text(str(os.getpid()))
+    while not Path(folder, "end").exists():
+        time.sleep(0.01)
+    return "ended"
+"""
+LISTENS = r"listens at (.*?); its queue is in memory only"
+
+
+class Program:
+    """One run of it; what it writes is in files of `folder`."""
+
+    def __init__(self, folder: Path, *command: str, environment: dict[str, str]) -> None:
+        number = sum(1 for _ in folder.glob("*.stderr"))
+        self._files = tuple(folder / f"{number}.{name}" for name in ("stdout", "stderr"))
+        with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
+            self._process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    @property
+    def out(self) -> str:
+        """What it has written to standard output."""
+        return self._files[0].read_text()
+
+    @property
+    def err(self) -> str:
+        """What it has written to standard error."""
+        return self._files[1].read_text()
+
+    def says(self, pattern: str) -> re.Match[str]:
+        """Wait until it has written that to standard error."""
+
+        def fact() -> re.Match[str] | None:
+            if (found := re.search(pattern, self.err)) is None and self._process.poll() is not None:
+                pytest.fail(
+                    f"it ended with {self._process.returncode} without saying {pattern!r}: {self.err}"
+                )
+            return found
+
+        fact.__doc__ = f"it says {pattern!r}"
+        match: re.Match[str] = until(fact, within_s=30)
+        return match
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, and to nothing else."""
+        os.kill(self.pid, number)
+
+    def wait(self, timeout_s: float = 30) -> int:
+        """Its exit code, once it has ended."""
+        return self._process.wait(timeout_s)
+
+    def end(self) -> None:
+        """Kill it, with its group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+class World:
+    """`with World(folder) as world:` a machine with keys of its own; what is started there ends with the block.
+
+    The folder has a module `jobs`, and is where everything runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.keys = folder / "keys"
+        (folder / "jobs.py").write_text(JOBS)
+        (folder / "pyproject.toml").touch()  # files above are no business of ours
+        self.environment = {**python_environment(), "ZMQTASKS_KEYS": str(self.keys)}
+        self.crew: Any = None  # a worker's process, for a fixture that has one
+        self._stack = ExitStack()
+
+    def start(self, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> Program:
+        """Start the program; `prefix` is what its command line begins with."""
+        return self.run(*prefix, sys.executable, "-m", "zmqtasks", *arguments, **environment)
+
+    def run(self, *command: str, **environment: str) -> Program:
+        """Start any program."""
+        program = Program(self.folder, *command, environment={**self.environment, **environment})
+        self._stack.callback(program.end)
+        return program
+
+    def ended(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        """Run the program to its end: exit code, output, errors."""
+        program = self.start(*arguments, **environment)
+        return program.wait(), program.out, program.err
+
+    def broker(self, *arguments: str, bind: str = "tcp://127.0.0.1:*") -> tuple[Program, str]:
+        """Start a broker; it, and where it listens."""
+        program = self.start("broker", "--bind", bind, *arguments)
+        return program, program.says(LISTENS)[1]
+
+    def worker(self, address: str, *arguments: str) -> Program:
+        """Start a worker that the broker has taken in."""
+        program = self.start("worker", address, *arguments)
+        program.says(r"at a time")
+        return program
+
+    def begun(self) -> int:
+        """Wait until the task `jobs:begins` runs; the id of the process that it runs in."""
+        file = self.folder / "begun"
+        return int(until(lambda: file.exists() and file.read_text(), within_s=30))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()

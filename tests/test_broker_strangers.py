@@ -1,0 +1,186 @@
+"""What reaches a broker and should not: strangers, keys of the wrong role, and nonsense from those with a key."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import zmq
+from conftest import until
+from fleet import Fleet
+
+from zmqtasks import codec, visit, wire
+from zmqtasks.keys import Key, KeyStore, load
+from zmqtasks.messages import Beat, Done, Part, Returned, Task
+from zmqtasks.nodes.zap import keypair, secure_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NONSENSE = 3000
+
+
+@pytest.fixture(scope="module")
+def fleet(_module_leaves_nothing: None) -> Iterator[Fleet]:
+    with Fleet(nodes=1) as fleet:
+        yield fleet
+
+
+def key_for(fleet: Fleet, role: str) -> Key:
+    store = KeyStore(fleet.keys)
+    name = f"{role}-{len(store.entries())}"
+    return load(str(store.add(role, name, keypair)), role, keypair)
+
+
+@contextlib.contextmanager
+def peer(fleet: Fleet, key: Key | None) -> Iterator[zmq.Socket[bytes]]:
+    """A DEALER of a test's own, connected to the broker."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.rcvtimeo = 10_000
+        if key is not None:
+            secure_client(dealer, key)
+        dealer.connect(fleet.address)
+        yield dealer
+
+
+def enter(role: str, **about: Any) -> visit.Enter:
+    return visit.Enter(role, "test", visit.PROTOCOL, "3.11", **about)
+
+
+def say(dealer: zmq.Socket[bytes], head: Any) -> None:
+    dealer.send_multipart(codec.simple(head).mail())
+
+
+def hear(dealer: zmq.Socket[bytes]) -> Any:
+    head, *frames = dealer.recv_multipart()
+    return wire.Arrived(head, frames, [], {}).head
+
+
+def test_strangers_reach_nothing_and_slow_nobody(fleet: Fleet) -> None:
+    client = fleet.client()
+    host, _, port = fleet.address.removeprefix("tcp://").rpartition(":")
+    rng = random.Random(5)
+    with contextlib.ExitStack() as stack:
+        for number in range(200):
+            stranger = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            if number % 3 == 0:
+                stranger.sendall(b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n")
+            elif number % 3 == 1:
+                stranger.sendall(rng.randbytes(1000))
+        plain = stack.enter_context(peer(fleet, None))
+        say(plain, enter("client"))
+        assert [client.submit(abs, -number).result(20) for number in range(100)] == list(range(100))
+        assert plain.poll(0) == 0  # nobody has heard it
+        assert client.inspect.status()["clients"] == 1
+
+
+def test_a_key_of_another_broker_reaches_nothing(fleet: Fleet, tmp_path_factory: Any) -> None:
+    other = KeyStore(tmp_path_factory.mktemp("other"))
+    other.init(keypair)
+    mine = KeyStore(fleet.keys).server()[0]
+    for key in (other.own("client"), Key("x", "client", *_pair(), mine)):
+        with peer(fleet, key) as dealer:
+            say(dealer, enter("client"))
+            assert fleet.client().submit(abs, -1).result(20) == 1
+            assert dealer.poll(0) == 0
+
+
+def _pair() -> tuple[str, str]:
+    public, secret = keypair()
+    return public.decode(), secret.decode()
+
+
+@pytest.mark.parametrize(
+    ("role", "enters_as", "welcome"),
+    [
+        ("client", "client", True),
+        ("client", "worker", False),
+        ("worker", "worker", True),
+        ("worker", "client", False),
+        ("observer", "client", True),
+        ("observer", "worker", False),
+    ],
+)
+def test_a_key_admits_to_its_role_alone(fleet: Fleet, role: str, enters_as: str, *, welcome: bool) -> None:
+    with peer(fleet, key_for(fleet, role)) as dealer:
+        until(lambda: (say(dealer, enter(enters_as, session="s", slots=0)), dealer.poll(200))[1])
+        heard = hear(dealer)
+        assert isinstance(heard, visit.Welcome if welcome else visit.Refused)
+        if not welcome:
+            assert role in heard.reason
+            assert heard.final
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        wire.Asked([], {}, [], [], []),
+        wire.CancelAsked(1, terminate=True, token=1, count=1),
+    ],
+    ids=["submit", "cancel"],
+)
+def test_an_observer_only_looks(fleet: Fleet, head: Any) -> None:
+    with peer(fleet, key_for(fleet, "observer")) as dealer:
+        until(lambda: (say(dealer, enter("client", session="o")), dealer.poll(200))[1])
+        assert isinstance(hear(dealer), visit.Welcome)
+        say(dealer, visit.Inquiry(7, "status", {}))
+        answer = hear(dealer)
+        while not isinstance(answer, visit.Report):  # a welcome for each time that it has entered
+            answer = hear(dealer)
+        assert answer.answer["journal"] == "memory"
+        say(dealer, head)
+        assert isinstance(hear(dealer), visit.Refused)
+
+
+def test_another_protocol_is_refused(fleet: Fleet) -> None:
+    with peer(fleet, key_for(fleet, "client")) as dealer:
+        about = visit.Enter("client", "test", visit.PROTOCOL + 1, "3.11", session="p")
+        until(lambda: (say(dealer, about), dealer.poll(200))[1])
+        heard = hear(dealer)
+        assert isinstance(heard, visit.Refused)
+        assert f"protocol {visit.PROTOCOL + 1}" in heard.reason
+
+
+def messages() -> list[bytes]:
+    """A head of every kind that a node or a client may say."""
+    task = Task(1 << 40, 1, b"payload")
+    done = Done(0, [b"v"], parts=[Part(3, 0, 1, failed=False, payload=b"v")], pace=[(1, 1, 0.1)])
+    heads = [
+        codec.done(done, afar=True),
+        codec.simple(Returned([(0, 0, 1)])),
+        codec.simple(Beat()),
+        codec.asked([task], {}, [(1, "f", b"code")], set(), afar=True),
+        codec.simple(wire.CancelAsked(1, terminate=True, token=1, count=1)),
+        codec.simple(wire.CancelAnswer(1, 99, cancelled=True)),
+        codec.simple(wire.Progress(5, 1.0, None, "m", {})),
+        codec.simple(visit.Got(10**6)),
+        codec.simple(visit.Fetch(1, 5, wait=False)),
+        codec.simple(visit.Inquiry(1, "explain", {"id": "no number"})),
+        codec.simple(visit.Report(1, 5)),
+        codec.simple(wire.Signal("leaving")),
+        codec.simple(enter("worker", slots=-5)),
+        codec.simple(enter("client", session="again")),
+    ]
+    return [message.mail()[0] for message in heads]
+
+
+@pytest.mark.parametrize("role", ["client", "worker"])
+def test_nonsense_of_someone_with_a_key_harms_nobody(fleet: Fleet, role: str) -> None:
+    rng = random.Random(role)
+    client = fleet.client()
+    with peer(fleet, key_for(fleet, role)) as dealer:
+        heads = messages()
+        for number in range(NONSENSE):
+            if number % 20 == 0:
+                say(dealer, enter(role, session="n", slots=1 if role == "worker" else 0))
+            head = bytearray(rng.choice(heads))
+            for _ in range(rng.choice((0, 0, 1, 3))):
+                head[rng.randrange(len(head))] = rng.randrange(256)
+            frames = [bytes(head[: rng.choice((len(head), len(head), rng.randrange(len(head) + 1)))])]
+            frames += [rng.randbytes(rng.randrange(50)) for _ in range(rng.choice((0, 0, 0, 1, 3)))]
+            dealer.send_multipart(frames)
+    assert [client.submit(abs, -number).result(20) for number in range(20)] == list(range(20))

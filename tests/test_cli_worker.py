@@ -1,0 +1,298 @@
+"""`zmqtasks worker`: how many tasks at a time, which ones, how it is stopped, and why it does not start."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import has_ended, until
+from program import Program, World
+
+from zmqtasks.cli import main
+from zmqtasks.nodes.cpus import cpus
+
+pytestmark = pytest.mark.timeout(90)
+
+MANY = 64
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Yield a machine whose processes end with the test."""
+    with World(tmp_path) as world:
+        yield world
+
+
+def submitted(world: World, address: str, *arguments: str) -> str:
+    """Submit a task and return its id."""
+    code, out, err = world.ended("submit", "--broker", address, *arguments)
+    assert code == 0, err
+    return out.strip()
+
+
+def explained(world: World, address: str, task: str) -> dict[str, Any]:
+    code, out, err = world.ended("explain", task, "--json", "--broker", address)
+    assert code == 0, err
+    return dict(json.loads(out))
+
+
+def workers(world: World, address: str) -> list[dict[str, Any]]:
+    return list(json.loads(world.ended("status", "--json", "--broker", address)[1])["workers"])
+
+
+# ---- CPUs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a control group tree on a machine of many CPUs."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(MANY)), raising=False)
+    (tmp_path / "mount").mkdir()
+    return tmp_path / "mount"
+
+
+def counted(groups: Path, process: str, **files: str) -> int:
+    """Return what `cpus` makes of a process in the groups that `process` lists, and of files by their path."""
+    for name, text in files.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(text + "\n")
+    listing = groups.parent / "cgroup"
+    listing.write_text(process)
+    return cpus(listing, groups)
+
+
+@pytest.mark.parametrize(
+    ("files", "number"),
+    [
+        ({}, MANY),
+        ({"a/b/cpu.max": "max 100000"}, MANY),
+        ({"a/b/cpu.max": "200000 100000"}, 2),
+        ({"a/b/cpu.max": "150000 100000"}, 2),
+        ({"a/b/cpu.max": "1000 100000"}, 1),
+        ({"a/b/cpu.max": "max 100000", "a/cpu.max": "300000 100000"}, 3),
+        ({"a/b/cpu.max": "500000 100000", "a/cpu.max": "300000 100000"}, 3),
+        ({"a/b/cpu.max": "9900000 100000"}, MANY),
+        ({"cpu.max": "400000 100000"}, 4),
+        ({"a/b/cpu.max": "nonsense"}, MANY),
+        ({"a/b/cpu.max": "1 0"}, MANY),
+        ({"unified/a/b/cpu.max": "500000 100000"}, 5),
+    ],
+    ids=str,
+)
+def test_the_quota_of_a_control_group(groups: Path, files: dict[str, str], number: int) -> None:
+    assert counted(groups, "0::/a/b\n", **files) == number
+
+
+@pytest.mark.parametrize("folder", ["cpu,cpuacct", "cpu"])
+@pytest.mark.parametrize(("quota", "number"), [("-1", MANY), ("250000", 3), ("50000", 1)])
+@pytest.mark.parametrize("seen", ["docker/1f/", ""], ids=["the machine's path", "the container's own"])
+def test_the_quota_of_a_control_group_of_old(
+    groups: Path, folder: str, quota: str, number: int, seen: str
+) -> None:
+    files = {f"{folder}/{seen}cpu.cfs_quota_us": quota, f"{folder}/{seen}cpu.cfs_period_us": "100000"}
+    process = "5:memory:/docker/1f\n4:cpu,cpuacct:/docker/1f\n1:name=systemd:/x\n0::/x\n"
+    assert counted(groups, process, **files) == number
+
+
+def test_without_control_groups_it_is_the_affinity(groups: Path) -> None:
+    assert cpus(groups / "none", groups) == MANY
+    assert counted(groups, "nonsense\n\n") == MANY
+    assert 1 <= cpus() <= MANY
+
+
+# ---- what it is told --------------------------------------------------------------------------------------------
+
+
+def test_what_it_is_told(world: World) -> None:
+    _, address = world.broker()
+    world.worker(address, "-c", "3", "--name", "lab7", "-Q", "gpu*, mail", "-Q", "slow", "-X", "gpu9")
+    world.worker(address, "-c", "auto")
+    one, two = workers(world, address)
+    assert (one["name"], one["slots"], one["queues"]) == ("lab7", 3, ["gpu*", "mail", "slow"])
+    assert (two["slots"], two["queues"]) == (cpus(), ["*"])
+    assert two["name"].endswith(f":{two['pid']}")
+
+
+def test_it_takes_only_its_queues(world: World) -> None:
+    _, address = world.broker()
+    world.worker(address, "-c", "1", "-Q", "gpu*", "-X", "gpu9")
+    assert (
+        world.ended("submit", "jobs:add", "1", "--queue", "gpu1", "--wait", "--broker", address)[1] == "2\n"
+    )
+    for queue in ("gpu9", "mail"):
+        task = submitted(world, address, "jobs:add", "1", "--queue", queue)
+        assert (
+            explained(world, address, task)["why"] == f"waiting for a worker that takes the queue {queue!r}"
+        )
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", "1.5", ""])
+def test_no_number_of_tasks(capsys: pytest.CaptureFixture[str], number: str) -> None:
+    assert main(["worker", "tcp://127.0.0.1:1", f"--concurrency={number}"]) == 2
+    assert "is neither a number from 1 on nor auto" in capsys.readouterr().err
+
+
+def test_tasks_find_the_modules_where_it_was_started(world: World) -> None:
+    _, address = world.broker()
+    world.worker(address, "-c", "1")
+    (world.folder / "uses.py").write_text("def uses():\n    import jobs\n    return jobs.add(2)\n")
+    assert world.ended("submit", "uses:uses", "--wait", "--broker", address)[1] == "3\n"
+
+
+def test_what_tasks_print_is_here(world: World) -> None:
+    _, address = world.broker()
+    worker = world.worker(address, "-c", "1")
+    assert world.ended("submit", "builtins:print", "hello there", "--wait", "--broker", address)[:2] == (
+        0,
+        "null\n",
+    )
+    assert until(lambda: worker.out) == "[print] hello there\n"
+
+
+# ---- how it is stopped ------------------------------------------------------------------------------------------
+
+
+def busy(world: World, *arguments: str) -> tuple[Program, str, str, str]:
+    """Return a worker of one task, which runs; the broker's address, the task's id, and that of one behind it."""
+    _, address = world.broker()
+    worker = world.worker(address, "-c", "1", *arguments)
+    task = submitted(world, address, "jobs:begins", str(world.folder))
+    world.begun()
+    return worker, address, task, submitted(world, address, "jobs:add", "1")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_first_signal_lets_it_finish_and_give_back(world: World, number: int, code: int) -> None:
+    worker, address, task, behind = busy(world)
+    worker.signal(number)
+    worker.says("the worker finishes what runs, in 30 s at the latest, and gives back the rest; a second one")
+    until(lambda: explained(world, address, behind)["state"] == "QUEUED")
+    (world.folder / "end").touch()
+    assert worker.wait() == code
+    assert world.ended("result", task, "--wait", "--broker", address)[1] == '"ended"\n'
+    assert "none is connected" in explained(world, address, behind)["why"]
+    assert "Traceback" not in worker.err
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        ((signal.SIGINT, signal.SIGINT), 130),
+        ((signal.SIGTERM, signal.SIGTERM), 143),
+        ((signal.SIGQUIT,), 131),
+    ],
+    ids=str,
+)
+def test_the_second_signal_gives_back_all(world: World, numbers: tuple[int, ...], code: int) -> None:
+    worker, address, task, behind = busy(world)
+    for number in numbers:
+        worker.signal(number)
+        if len(numbers) > 1:
+            worker.says("a second one ends it now")
+    assert worker.wait() == code
+    assert has_ended(world.begun())
+    for one in (task, behind):
+        assert explained(world, address, one)["state"] == "QUEUED"
+    (world.folder / "end").touch()
+    world.worker(address)
+    assert world.ended("result", task, "--wait", "--broker", address)[1] == '"ended"\n'
+
+
+def test_a_warm_stop_takes_no_longer_than_it_may(world: World) -> None:
+    worker, address, task, _ = busy(world, "--shutdown-timeout", "200ms")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 143
+    assert explained(world, address, task)["state"] == "QUEUED"
+
+
+def test_killed_it_leaves_nothing(world: World) -> None:
+    worker, address, task, _ = busy(world)
+    worker.signal(signal.SIGKILL)
+    worker.wait()
+    until(lambda: has_ended(world.begun()))
+    until(lambda: explained(world, address, task)["state"] == "QUEUED")
+
+
+def test_it_prints_its_stacks_and_goes_on(world: World) -> None:
+    _, address = world.broker()
+    worker = world.worker(address, "-c", "1")
+    worker.signal(signal.SIGUSR1)
+    worker.says(r'File ".*worker\.py", line \d+ in run')
+    assert world.ended("submit", "jobs:add", "1", "--wait", "--broker", address)[1] == "2\n"
+
+
+# ---- with no broker, or one that will not have it ---------------------------------------------------------------
+
+
+def test_it_waits_for_its_broker_and_says_so_once(world: World) -> None:
+    broker, address = world.broker()
+    broker.signal(signal.SIGKILL)
+    broker.wait()
+    worker = world.start("worker", address, "-c", "1")
+    worker.says(f"no broker answers at {address} yet: waiting for it")
+    world.broker(bind=address)
+    worker.says("at a time")
+    assert world.ended("submit", "jobs:add", "1", "--wait", "--broker", address)[1] == "2\n"
+    assert worker.err.count("waiting for it") == 1
+
+
+def test_it_outlives_its_broker(world: World) -> None:
+    broker, address = world.broker()
+    worker = world.worker(address, "-c", "1")
+    broker.signal(signal.SIGTERM)
+    broker.wait()
+    worker.says(r"is lost: trying again|was stopped")
+    world.broker(bind=address)
+    assert world.ended("submit", "jobs:add", "1", "--wait", "--broker", address)[1] == "2\n"
+
+
+def test_a_burst(world: World) -> None:
+    _, address = world.broker()
+    tasks = [submitted(world, address, "jobs:add", str(number)) for number in range(3)]
+    assert world.ended("worker", address, "-c", "2", "--burst")[0] == 0
+    for number, task in enumerate(tasks):
+        assert world.ended("result", task, "--broker", address)[1] == f"{number + 1}\n"
+
+
+def test_a_burst_without_a_broker(world: World) -> None:
+    code, out, err = world.ended("worker", "tcp://127.0.0.1:1", "--burst")
+    assert (code, out) == (4, "")
+    assert err == "zmqtasks: no broker answers at tcp://127.0.0.1:1 within 3 s\n"
+
+
+def test_a_key_that_the_broker_does_not_know(world: World) -> None:
+    _, address = world.broker()
+    other = str(world.folder / "others")
+    key = json.loads((world.keys / "worker.key").read_text())
+    assert world.ended("keys", "init", ZMQTASKS_KEYS=other)[0] == 0
+    known = json.loads((Path(other) / "worker.key").read_text())
+    file = world.folder / "stranger.key"
+    file.touch(0o600)
+    file.write_text(json.dumps({**known, "server": key["server"]}))
+    code, out, err = world.ended("worker", address, "--key", str(file))
+    assert (code, out) == (4, "")
+    assert re.fullmatch(rf"zmqtasks: {address}: the broker does not know this key \(.*\)\n", err)
+    strange = Path(other) / "worker.key"
+    complaint = (
+        f"{address} answers, but not to the key in {strange}: it is another broker's, or that is no broker"
+    )
+    code, _, err = world.ended("worker", address, "--key", str(strange), "--burst")
+    assert (code, err) == (4, f"zmqtasks: {complaint}\n")
+    world.start("worker", address, "--key", str(strange)).says(re.escape(f"INFO {complaint}: trying on"))
+
+
+def test_a_key_of_another_role(world: World) -> None:
+    _, address = world.broker()
+    code, _, err = world.ended("worker", address, "--key", str(world.keys / "client.key"))
+    assert (code, err) == (2, f"zmqtasks: {world.keys}/client.key is a key for the role client, not worker\n")
+    code, _, err = world.ended("worker", address, "--key", "nowhere.key")
+    assert (code, err) == (2, "zmqtasks: cannot read nowhere.key: No such file or directory\n")
+    code, _, err = world.ended("worker", "tcp://192.0.2.1:5555")
+    assert code == 2
+    assert "no key for tcp://192.0.2.1:5555: copy worker.key from the broker's machine" in err
