@@ -1,6 +1,6 @@
 """Bugs to plant in the core, each one that somebody could write: a simulator that finds none of them proves nothing.
 
-A bug is a change to a module's source. `plant` makes the dispatcher anew from the changed sources, beside the real one,
+A bug is a change to a module's source. `plant` makes the machines anew from the changed sources, beside the real ones,
 and refuses a change whose place is no longer there.
 """
 
@@ -11,6 +11,8 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+
+from sim import Core
 
 CORE = "zmqtasks.core"
 MODULES = (
@@ -23,6 +25,7 @@ MODULES = (
     "waits",
     "deal",
     "dispatch",
+    "node",
 )  # in the order of their imports
 
 
@@ -212,8 +215,8 @@ BUGS = {
 }
 
 
-def plant(bug: Bug | None) -> type[Any]:
-    """A `Dispatcher` with `bug` in it, or without any, from modules of its own."""
+def plant(bug: Bug | None) -> Core:
+    """The machines with `bug` in them, or without any, from modules of their own."""
     made: dict[str, ModuleType] = {}
 
     def import_own(name: str, *args: Any) -> Any:
@@ -232,5 +235,4 @@ def plant(bug: Bug | None) -> type[Any]:
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": import_own}
         exec(compile(source, f"{short}.py, changed", "exec"), module.__dict__)
         made[name] = module
-    machine: type[Any] = made[f"{CORE}.dispatch"].Dispatcher
-    return machine
+    return Core(made[f"{CORE}.dispatch"].Dispatcher, made[f"{CORE}.node"].Node, vars(made[f"{CORE}.waits"]))

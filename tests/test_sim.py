@@ -27,7 +27,7 @@ def test_a_seed_is_always_the_same_world() -> None:
     for sim in runs:
         sim.run()
     assert runs[0].events == runs[1].events
-    assert runs[0].final == runs[1].final
+    assert runs[0].truth.final == runs[1].truth.final
     assert runs[0].now == runs[1].now
 
 
@@ -38,14 +38,15 @@ def test_the_worlds_have_all_that_may_happen() -> None:
     for seed in range(60):
         sim = Sim(seed)
         sim.run()
-        ends.update(final.state for final in sim.final.values())
-        seen["deaths"] += sum(sim.deaths.values())
-        seen["again"] += sum(starts > 1 for starts in sim.starts.values())
-        seen["refused"] += len(sim.refused)
-        seen["waits"] += sum(bool(spec.subs) for spec, _ in sim.spec_of.values())
-        seen["dropped"] += len(sim.dropped)
-        seen["given up"] += sim.given_up
-        for question in sim.questions:
+        truth = sim.truth
+        ends.update(final.state for final in truth.final.values())
+        seen["deaths"] += sum(truth.deaths.values())
+        seen["again"] += sum(starts > 1 for starts in truth.starts.values())
+        seen["refused"] += len(truth.refused)
+        seen["waits"] += sum(bool(spec.subs) for spec, _ in sim.work.spec_of.values())
+        seen["dropped"] += len(truth.dropped)
+        seen["given up"] += truth.given_up
+        for question in truth.questions:
             seen[f"cancel, terminate {question.terminate}: {question.answers}"] += 1
     assert ends.keys() == {SUCCEEDED, FAILED, CANCELLED, UPSTREAM_FAILED, DEAD}
     cancels = {

@@ -103,7 +103,10 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         "resumed": (codec.simple(Resumed()), "92a67369676e616ca7726573756d6564"),
         "waiting": (codec.simple(Waiting(9)), "92a777616974696e6709"),
         "unwanted": (codec.simple(Unwanted(9)), "92a8756e77616e74656409"),
-        "returned": (wire_message(wire.Rest([(3, 0, 1), (4, 5, 2)])), "92a872657475726e6564929303000193040502"),
+        "returned": (
+            wire_message(wire.Rest([(3, 0, 1), (4, 5, 2)])),
+            "92a872657475726e6564929303000193040502",
+        ),
         "run of one function": (
             codec.run(Run(1, [task(10), task(11)]), set(), [(7, "f", b"code")]),
             "95a372756e01919401070a92c40170c40170919307a166c404636f646590",
