@@ -193,7 +193,8 @@ class Lost(msgspec.Struct, frozen=True):
 class Cancel(msgspec.Struct, frozen=True):
     """A question: cancel `id`, ending it if it runs and `terminate`; `token` comes back in the `Answer`.
 
-    With a `count` above 1: whatever has not started of so many ids from `id` on. No answer then. A dispatcher asks a
+    Without a token there is no answer. With a `count` above 1: whatever has not started of so many ids from `id` on;
+    there is no token then. A dispatcher asks a
     node the same about what it has handed to it, and the node says `Answered`.
     """
 

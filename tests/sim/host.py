@@ -201,6 +201,10 @@ class Host:
             fresh = any(not hands.get(id_) for id_, _ in runs)
             if self.slots is not None and at_work > self.slots and fresh:
                 raise Wrong(f"{at_work} peers at work, {self.slots} slots")
+        for id_, run in runs:
+            for task in run.tasks:
+                cost_s = self.dispatcher._dealer.pace.cost_s(task.fn)
+                self.children[id_].estimates[task.ordinal] = cost_s or 0.0
         recalled = {send.peer for send in sends if type(send.message) is Recall}
         for id_, run in runs:
             peer = peers[id_]
@@ -229,8 +233,6 @@ class Host:
         ):
             raise Wrong(f"peer {peer.id} has too much in hand")
         child, cost_s = self.children[peer.id], self.dispatcher._dealer.pace.cost_s
-        for task in run.tasks:
-            child.estimates[task.ordinal] = cost_s(task.fn) or 0.0
         # What a task costs may have changed since it was given: neither estimate may lead to a hoard. Beside the
         # first, which runs, and whose estimate may have been all wrong.
         total = sum(

@@ -103,7 +103,9 @@ class NodeHost(Host):
         if isinstance(message, Submit):
             self.sim.note(f"{self.name}{peer:4} submits {[task.id for task in message.tasks]}")
             for task in message.tasks:
-                self.machine.submitted(range(task.id, task.id + task.count))
+                ids = range(task.id, task.id + task.count)
+                self.machine.submitted(ids)
+                self.sim.truth.listeners.update(dict.fromkeys(ids, self.children[peer]))
             self.say(message)
             return
         if isinstance(message, Done):
@@ -312,8 +314,9 @@ class NodeHost(Host):
     def verify(self) -> None:
         """Nothing is left."""
         waits = self.dispatcher.waits
-        if self.leases or self.asked or waits.count or waits.elsewhere or not self.machine.idle:
-            raise Wrong(f"in node {self.peer} something is left")
+        left = self.leases, self.asked, waits.count, waits.elsewhere, self.dispatcher.ledger.tasks
+        if any(left):
+            raise Wrong(f"in node {self.peer} something is left: {left}")
         if self.told_slots != self.place.slots:
             raise Wrong(f"node {self.peer} ends with {self.told_slots} slots")
         if self.leaving:

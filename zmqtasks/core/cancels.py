@@ -27,11 +27,11 @@ class Cancels:
         ledger = self._ledger
         task = ledger.find(message.id)
         if task is None:
-            self._sends.append(Answer(message.token, cancelled=False))
+            self._answer(message, cancelled=False)
         elif task.state != LEASED:
             task = ledger.single(task, message.id)
             ledger.deliver(ledger.settle(CANCELLED, [task], [EARLY]), now)
-            self._sends.append(Answer(message.token, cancelled=True))
+            self._answer(message, cancelled=True)
         else:
             self._ask_peer(self._peers[task.peer], message, now)
 
@@ -43,7 +43,9 @@ class Cancels:
 
     def answer_ended(self, peer: Peer, id_: int) -> None:
         """`peer` was ended for the task `id_`: whoever asked for that hears so."""
-        self._sends += [Answer(asked.token, cancelled=True) for asked in peer.questions if asked.id == id_]
+        for asked in peer.questions:
+            if asked.id == id_:
+                self._answer(asked, cancelled=True)
         peer.questions = [asked for asked in peer.questions if asked.id != id_]
 
     def hear(self, peer: Peer, message: Answered, now: float) -> None:
@@ -53,9 +55,9 @@ class Cancels:
         ]:
             peer.questions.remove(asked)
             if message.cancelled or self._ledger.find(message.id) is None:
-                self._sends.append(Answer(asked.token, message.cancelled))
+                self._answer(asked, cancelled=message.cancelled)
             elif (task := self._ledger.find(message.id)) is not None and task.peer == peer.id:
-                self._sends.append(Answer(asked.token, cancelled=False))  # it runs there
+                self._answer(asked, cancelled=False)  # it runs there
             else:
                 self.ask(asked, now)
 
@@ -64,6 +66,10 @@ class Cancels:
         peer.asked = True
         peer.due = None
         self._sends.append(Send(peer.id, Recall()))
+
+    def _answer(self, message: Cancel, *, cancelled: bool) -> None:
+        if message.token is not None:
+            self._sends.append(Answer(message.token, cancelled))
 
     def _ask_range(self, message: Cancel, now: float) -> None:
         ledger, ids = self._ledger, range(message.id, message.id + message.count)
@@ -82,7 +88,8 @@ class Cancels:
     def _ask_peer(self, peer: Peer, message: Cancel, now: float) -> None:
         """It may have started: what has not comes back when asked for, and then the answer is certain."""
         if peer.is_node:
-            peer.questions.append(message)
+            if message.token is not None:
+                peer.questions.append(message)
             self._sends.append(Send(peer.id, message))  # it asks its own workers
         elif peer.asked:
             peer.questions.append(message)
@@ -90,7 +97,8 @@ class Cancels:
             peer.questions.append(message)
             self.recall(peer)
         elif not message.terminate:
-            self._sends += [Send(peer.id, Unwanted(message.id)), Answer(message.token, cancelled=False)]
+            self._sends.append(Send(peer.id, Unwanted(message.id)))
+            self._answer(message, cancelled=False)
         elif peer.items > 1:
             # Outcomes of what ran before are on their way: of this task, or of others.
             peer.questions.append(message)

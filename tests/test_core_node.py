@@ -1,0 +1,140 @@
+"""Each reaction of a node: what it hears from above and of its workers, and the whole list of effects that go out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zmqtasks.core import waits
+from zmqtasks.core.dispatch import Dispatcher
+from zmqtasks.core.effects import ACCEPTED, SETTLED, Answer, End, Record, Send, Settle
+from zmqtasks.core.node import ABOVE, RECALL_S, Node
+from zmqtasks.messages import (
+    CANCELLED,
+    DEAD,
+    LEASED,
+    QUEUED,
+    SUCCEEDED,
+    Answered,
+    Cancel,
+    Deep,
+    Done,
+    Ended,
+    Ends,
+    Joined,
+    Leaving,
+    Lost,
+    Part,
+    Recall,
+    Resumed,
+    Returned,
+    Run,
+    Slots,
+    Submit,
+    Task,
+    Unwanted,
+    Waiting,
+)
+from zmqtasks.options import Options
+
+CLIENT = 0
+EARLY = "cancelled before it started"
+
+
+class Rig:
+    """A node with workers 1, 2, ..., a clock, and function 7, whose cost is known: a microsecond."""
+
+    def __init__(self, workers: int = 1, slots: int | None = None) -> None:
+        self.node = Node(workers if slots is None else slots)
+        self.now = 100.0
+        self.node.machine._dealer.pace.note(7, 1, 1e-6)
+        self.node.machine._dealer.pace.note(8, 1, 1.0)
+        for worker in range(1, workers + 1):
+            assert self.say(worker, Joined()) == []
+
+    def turn(self, *, after: float = 0.0) -> list[Any]:
+        """One turn, and its effects."""
+        self.now += after
+        effects = self.node.turn(self.now)
+        self.node.check()
+        deadline = self.node.next_deadline()
+        assert deadline is None or deadline > self.now
+        return effects
+
+    def say(self, peer: int, *messages: Any, after: float = 0.0) -> list[Any]:
+        """What comes of these."""
+        self.now += after
+        for message in messages:
+            self.node.receive(peer, message, self.now)
+        return self.turn()
+
+    def hear(self, *messages: Any, after: float = 0.0) -> list[Any]:
+        """What comes of these words from above."""
+        return self.say(ABOVE, *messages, after=after)
+
+
+def single(id_: int, *, fn: int = 7, **options: Any) -> Task:
+    return Task(id_, fn, b"payload", Options(**options))
+
+
+def span(id_: int, count: int, *, fn: int = 7, offset: int = 0) -> Task:
+    return Task(id_, fn, b"items", Options(), count=count, offset=offset, span=True)
+
+
+def up(*messages: Any) -> list[Any]:
+    """What is sent to the dispatcher above."""
+    return [Send(ABOVE, message) for message in messages]
+
+
+def settled(state: int, tasks: list[Task], payloads: list[Any]) -> list[Any]:
+    """The two effects of an end, above."""
+    return [Record(SETTLED, tasks, state, payloads), Settle(state, tasks, payloads)]
+
+
+def broker(*, nodes: int = 1, slots: int = 1, **options: Any) -> Any:
+    """A dispatcher over nodes, with the same functions known."""
+    rig = Broker(**options)
+    for peer in range(1, nodes + 1):
+        assert rig.say(peer, Joined(slots, node=True)) == []
+    return rig
+
+
+class Broker:
+    """The dispatcher above, and its clock."""
+
+    def __init__(self, **options: Any) -> None:
+        self.machine = Dispatcher(**options)
+        self.now = 100.0
+        self.machine._dealer.pace.note(7, 1, 1e-6)
+        self.machine._dealer.pace.note(8, 1, 1.0)
+
+    def say(self, peer: int, *messages: Any, after: float = 0.0) -> list[Any]:
+        """What comes of these."""
+        self.now += after
+        for message in messages:
+            self.machine.receive(peer, message, self.now)
+        effects = self.machine.turn(self.now)
+        self.machine.check()
+        return effects
+
+    def given(self, *tasks: Task) -> None:
+        """Submit them; they are dealt."""
+        self.say(CLIENT, Submit(list(tasks)))
+        assert [task.state for task in tasks] == [LEASED] * len(tasks)
+
+
+# ---- cancelling, of what a node has ---------------------------------------------------------------------------------
+
+
+def test_a_cancel_that_nobody_waits_for_is_answered_nowhere() -> None:
+    rig, above, task = Rig(), broker(), single(10)
+    above.given(task)
+    nobody = Cancel(10, terminate=False, token=None)
+    assert above.say(CLIENT, nobody) == [Send(1, nobody)]
+    assert above.machine.peers[1].questions == []
+    assert above.say(CLIENT, Cancel(99, terminate=False, token=None)) == []
+    rig.hear(Run(0, [single(10)]))
+    assert rig.hear(nobody) == [Send(1, Recall())]
+    assert rig.say(1, Returned([(0, 0, 1)])) == up(Ends([Ended(0, 0, 1, CANCELLED, EARLY)]))
+    assert rig.hear(nobody) == []
