@@ -138,3 +138,21 @@ def test_a_cancel_that_nobody_waits_for_is_answered_nowhere() -> None:
     assert rig.hear(nobody) == [Send(1, Recall())]
     assert rig.say(1, Returned([(0, 0, 1)])) == up(Ends([Ended(0, 0, 1, CANCELLED, EARLY)]))
     assert rig.hear(nobody) == []
+
+
+# ---- waiting for what is elsewhere ----------------------------------------------------------------------------------
+
+
+def test_a_worker_that_waits_for_something_above_takes_no_slot_until_that_is_settled() -> None:
+    rig = Rig(workers=2, slots=1)
+    rig.hear(Run(0, [single(10)]))
+    rig.node.submitted(range(50, 52))
+    assert rig.say(1, Waiting(50)) == up(Slots(2))
+    other = single(11)
+    assert rig.hear(Run(1, [other])) == [Send(2, Run(0, [other]))]
+    rig.node.settled([51])
+    assert rig.turn() == []
+    rig.node.settled([50])
+    assert rig.turn() == up(Slots(1))
+    assert rig.say(1, Resumed()) == []
+    assert not rig.node.machine.waits.elsewhere

@@ -98,7 +98,7 @@ class Dispatcher:
         if self.silence_s is not None:
             self._give_up_silent(self.silence_s, now)
         ledger, dealer, peers = self.ledger, self._dealer, self.peers.values()
-        if ledger.settles or self.waits.elsewhere:
+        if ledger.settles:
             self.waits.resume_settled()
         ledger.release_due(now)
         if watched := [peer for peer in peers if peer.due is not None]:

@@ -122,6 +122,7 @@ class Node:
     def settled(self, ids: Iterable[int]) -> None:
         """These, submitted here, are settled above; whoever waits for one goes on."""
         self.machine.waits.elsewhere.difference_update(ids)
+        self.machine.waits.resume_settled()
 
     def leave(self, now: float) -> None:
         """Finish what runs, give back the rest, take nothing more."""
