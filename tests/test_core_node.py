@@ -156,3 +156,57 @@ def test_a_worker_that_waits_for_something_above_takes_no_slot_until_that_is_set
     assert rig.turn() == up(Slots(1))
     assert rig.say(1, Resumed()) == []
     assert not rig.node.machine.waits.elsewhere
+
+
+# ---- lanes ----------------------------------------------------------------------------------------------------------
+
+
+def in_lane(id_: int, lane: int, *, fn: int = 7, **options: Any) -> Task:
+    task = single(id_, fn=fn, **options)
+    task.lane = lane
+    return task
+
+
+def test_nobody_is_given_what_it_does_not_take() -> None:
+    rig = Broker()
+    rig.say(1, Joined(1, node=True, lanes=frozenset({1, 2})))
+    plain, first, second = in_lane(10, 0), in_lane(11, 1), in_lane(12, 2)
+    assert rig.say(CLIENT, Submit([plain])) == [Record(ACCEPTED, [plain])]
+    assert rig.say(CLIENT, Submit([first, second]))[1:] == [
+        Send(1, Run(0, [first])),
+        Send(1, Run(1, [second])),
+    ]
+    assert rig.say(1, Joined(1, node=True, lanes=frozenset({0, 1, 2}))) == [Send(1, Run(2, [plain]))]
+
+
+def test_priorities_hold_across_lanes() -> None:
+    rig = Broker()
+    rig.say(1, Joined(1, node=True, lanes=frozenset({1})))
+    tasks = [
+        in_lane(10, 1, priority=9, fn=8),
+        in_lane(11, 1, priority=0, fn=8),
+        in_lane(12, 2, priority=5, fn=8),
+    ]
+    rig.say(CLIENT, Submit(tasks))
+    assert [task.peer for task in tasks] == [1, -1, -1]
+    assert rig.say(2, Joined(1, node=True)) == [Send(2, Run(0, [tasks[2]]))]
+    assert rig.say(3, Joined(1, node=True)) == [Send(3, Run(0, [tasks[1]]))]
+
+
+def test_who_has_no_room_for_the_urgent_is_not_given_what_is_less_so() -> None:
+    rig = Broker()
+    rig.say(
+        CLIENT, Submit([in_lane(10, 1, priority=9, fn=8), in_lane(11, 1, priority=9, fn=8), in_lane(12, 2)])
+    )
+    [run] = rig.say(1, Joined(1, node=True))
+    assert [task.id for task in run.message.tasks] == [10]
+    assert rig.say(2, Joined(1, node=True, lanes=frozenset({2})))[0].message.tasks[0].id == 12
+
+
+def test_nothing_is_recalled_for_an_idle_node_that_does_not_take_it() -> None:
+    rig = Broker()
+    rig.machine._dealer.pace.note(9, 1, 0.01)
+    rig.say(1, Joined(1, node=True))
+    rig.say(CLIENT, Submit([in_lane(10, 1, fn=9), in_lane(11, 1, fn=9)]))
+    assert rig.say(2, Joined(1, node=True, lanes=frozenset({2}))) == []
+    assert rig.say(3, Joined(1, node=True, lanes=frozenset({1}))) == [Send(1, Recall())]

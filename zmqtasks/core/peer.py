@@ -83,6 +83,11 @@ class Peer:
             return False
         return any(task.options.priority < priority for task in islice(self.hand.values(), self.slots, None))
 
+    def holds_for(self, others: list[Peer]) -> bool:
+        """Whether something that has not started is for one of `others`."""
+        rest = islice(self.hand.values(), self.slots, None)
+        return any(other.accepts(lane) for lane in {task.lane for task in rest} for other in others)
+
     def give(self, tasks: list[Task], cost_s: float) -> None:
         """Lease `tasks`, one function's, last in hand under the next ordinals; `cost_s` is the estimate for an item."""
         hand, ordinal, id_ = self.hand, self.next_ordinal, self.id
