@@ -210,3 +210,59 @@ def test_nothing_is_recalled_for_an_idle_node_that_does_not_take_it() -> None:
     rig.say(CLIENT, Submit([in_lane(10, 1, fn=9), in_lane(11, 1, fn=9)]))
     assert rig.say(2, Joined(1, node=True, lanes=frozenset({2}))) == []
     assert rig.say(3, Joined(1, node=True, lanes=frozenset({1}))) == [Send(1, Recall())]
+
+
+# ---- a recall -------------------------------------------------------------------------------------------------------
+
+
+def test_without_workers_all_comes_back_at_once() -> None:
+    rig = Rig(workers=0, slots=2)
+    assert rig.hear(Run(0, [single(10), span(20, 3, offset=4)])) == []
+    assert rig.hear(Recall()) == up(Returned([(0, 0, 1), (1, 4, 3)]))
+    assert rig.node.idle
+    assert rig.hear(Recall()) == up(Returned([]))
+    assert rig.node.next_deadline() is None
+
+
+def test_workers_are_asked_first_and_nothing_is_dealt_meanwhile() -> None:
+    rig = Rig(workers=2)
+    one, two, three = single(10), single(11), single(12, fn=8)
+    assert rig.hear(Run(0, [three])) == [Send(1, Run(0, [three]))]
+    assert rig.hear(Run(1, [one, two])) == [Send(2, Run(0, [one, two]))]
+    assert rig.hear(Recall()) == [Send(2, Recall())]
+    assert rig.hear(Run(3, [single(13)])) == []
+    assert rig.say(2, Returned([(1, 0, 1)])) == up(Returned([(2, 0, 1), (3, 0, 1)]))
+    again = single(14)
+    assert rig.hear(Run(4, [again])) == [Send(2, Run(2, [again]))]
+
+
+def test_who_does_not_answer_is_not_waited_for_and_stops_nobody() -> None:
+    rig = Rig(workers=2)
+    mine, hers = [single(10), single(11)], [single(12), single(13)]
+    assert rig.hear(Run(0, mine + hers)) == [Send(1, Run(0, mine)), Send(2, Run(0, hers))]
+    assert rig.hear(Recall()) == [Send(1, Recall()), Send(2, Recall())]
+    assert rig.say(1, Returned([(1, 0, 1)])) == []
+    assert rig.turn(after=RECALL_S) == up(Returned([(1, 0, 1)]))
+    more = single(14)
+    assert rig.hear(Run(4, [more])) == [Send(1, Run(2, [more]))]  # the other worker goes on
+    assert rig.say(2, Returned([(1, 0, 1)])) == [Send(2, Run(2, [hers[1]]))]  # it has room for it
+    assert rig.node.next_deadline() is not None
+
+
+def test_what_comes_back_later_and_finds_no_room_goes_up() -> None:
+    rig = Rig(workers=1)
+    tasks = [single(10), single(11)]
+    rig.hear(Run(0, tasks))
+    assert rig.hear(Recall()) == [Send(1, Recall())]
+    assert rig.turn(after=RECALL_S) == up(Returned([]))
+    assert rig.say(1, Returned([(1, 0, 1)]), Waiting()) == up(Returned([(1, 0, 1)]), Slots(2))
+
+
+def test_who_leaves_gives_back_what_is_left_by_a_worker_that_died() -> None:
+    rig = Rig(workers=2)
+    runs = single(10, fn=8)
+    rig.hear(Run(0, [runs]))
+    rig.node.leave(rig.now)
+    assert rig.turn() == up(Returned([]))
+    assert rig.say(1, Lost("gone", ordinal=0)) == up(Returned([(0, 0, 1)]))
+    assert rig.node.idle
