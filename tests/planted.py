@@ -113,7 +113,7 @@ BUGS = {
         "self._take(peer, ordinal, offset, items)) is not None:\n                back",
         "self._take(peer, ordinal, getattr(peer.hand.get(ordinal), 'offset', 0), items)) is not None:\n                back",
     ),
-    "a waiting peer is given tasks": Bug("peer", "self.overdue or self.waiting or", "self.overdue or"),
+    "a waiting peer is given tasks": Bug("peer", "late or self.waiting or", "late or"),
     "a peer that is asked to return is given tasks": Bug("peer", " or self.asked", ""),
     "a peer that is being killed is given tasks": Bug("peer", " or self.ending >= 0", ""),
     "a waiting peer keeps its slot": Bug(
@@ -160,11 +160,6 @@ BUGS = {
     ),
     "a cancel by force hits whatever runs": Bug(
         "cancels", "        elif peer.items > 1:\n", "        elif peer.items > 99:\n"
-    ),
-    "a peer with an empty hand is overdue for ever": Bug(
-        "dispatch",
-        "        peer.overdue = peer.overdue and bool(peer.hand)",
-        "        peer.overdue = peer.overdue",
     ),
     "an overdue peer is not asked": Bug(
         "deal", "return [peer for peer in late if not peer.asked]", "return []"

@@ -266,3 +266,16 @@ def test_who_leaves_gives_back_what_is_left_by_a_worker_that_died() -> None:
     assert rig.turn() == up(Returned([]))
     assert rig.say(1, Lost("gone", ordinal=0)) == up(Returned([(0, 0, 1)]))
     assert rig.node.idle
+
+
+# ---- slots ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_overdue_node_with_a_free_slot_is_given_what_its_task_waits_for() -> None:
+    rig = broker()
+    parent, other, sub = single(10), single(11), single(12)
+    rig.given(parent, other)
+    assert rig.say(CLIENT, after=1.0) == [Send(1, Recall())]
+    assert rig.say(1, Returned([(1, 0, 1)])) == []  # no more until it makes progress
+    assert rig.say(1, Submit([sub])) == [Record(ACCEPTED, [sub])]
+    assert rig.say(1, Slots(2)) == [Send(1, Run(2, [sub, other]))]

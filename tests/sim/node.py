@@ -58,7 +58,7 @@ class NodeHost(Host):
         self.gone = False  # it has said its last word
         self.stopped_until = 0.0
         self.joined = self.said = sim.now
-        self.stood_still = self.down_since = -1.0
+        self.stood_still = -1.0
         self.last_start = sim.now
         # what the broker's host notes of a peer
         self.recalls = 0
@@ -117,6 +117,7 @@ class NodeHost(Host):
         """A new child."""
         if self.alive:
             super().join()
+            self.children[self.peers].lost = self.lost
 
     def lose(self, child: Child, message: Lost) -> None:
         """A child is gone."""
@@ -249,7 +250,6 @@ class NodeHost(Host):
         """The process, its children with it."""
         self._go_down(lives_on=False)
         self.up.cut = self.sim.rng.random() < 0.5
-        self.down_since = self.sim.now
 
     def is_given_up(self) -> None:
         """The broker deals what it had to others: what it does now means nothing."""

@@ -57,6 +57,8 @@ class Top(Host):
             for task in message.tasks:
                 if task.id not in truth.submitted:
                     truth.submitted.update(range(task.id, task.id + task.count))
+        elif isinstance(message, Joined) and self.children[peer].lost:
+            return  # the number was given up, and whoever has it is being told
         elif isinstance(message, Cancel) and message.token is None:
             truth.dropped.update(range(message.id, message.id + message.count))
         super().receive(peer, message)
@@ -104,9 +106,9 @@ class Top(Host):
         if not isinstance(child, NodeHost):
             super().gave_up(child)
             return
-        silence_s = self.sim.world.silence_s
-        quiet = max(child.stood_still, child.joined, child.down_since)
-        if silence_s is None or (quiet < self.sim.now - silence_s and not self.sim.world.late):
+        silence_s = self.sim.world.silence_s or 0.0
+        spoke = child.alive and max(child.stood_still, child.joined) < self.sim.now - silence_s
+        if not silence_s or (spoke and not self.sim.world.late):
             raise Wrong(f"node {child.peer} was given up, and had not been silent")
         self.truth.given_up += 1
         self.nodes_gone += 1

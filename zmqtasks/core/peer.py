@@ -45,7 +45,8 @@ class Peer:
 
     def open(self) -> bool:
         """Whether it may be given anything."""
-        return not (self.overdue or self.waiting or self.asked or self.ending >= 0 or self.leaving)
+        late = self.overdue and self.items >= self.slots  # of a node, other slots may be free
+        return not (late or self.waiting or self.asked or self.ending >= 0 or self.leaving)
 
     def accepts(self, lane: int) -> bool:
         """Whether it takes what is in `lane`."""
