@@ -8,7 +8,7 @@ import pytest
 
 from zmqtasks.core import waits
 from zmqtasks.core.dispatch import Dispatcher
-from zmqtasks.core.effects import ACCEPTED, SETTLED, Answer, End, Record, Send, Settle
+from zmqtasks.core.effects import ACCEPTED, DELIVERED, SETTLED, Answer, End, Record, Send, Settle
 from zmqtasks.core.node import ABOVE, RECALL_S, Node
 from zmqtasks.messages import (
     CANCELLED,
@@ -264,8 +264,19 @@ def test_who_leaves_gives_back_what_is_left_by_a_worker_that_died() -> None:
     rig.hear(Run(0, [runs]))
     rig.node.leave(rig.now)
     assert rig.turn() == up(Returned([]))
-    assert rig.say(1, Lost("gone", ordinal=0)) == up(Returned([(0, 0, 1)]))
+    assert rig.say(1, Lost("gone", ordinal=0)) == up(Returned([(0, 0, 1)], died=[(0, 0, 1)]))
     assert rig.node.idle
+
+
+def test_what_has_killed_workers_of_one_node_is_counted_on_at_the_next() -> None:
+    above, task = broker(), single(10, max_deliveries=2)
+    above.given(task)
+    back = Returned([(0, 0, 1)], died=[(0, 0, 1)])
+    assert above.say(1, back) == [Record(DELIVERED, [task]), Send(1, Run(1, [task]))]
+    assert task.deliveries == 1
+    rig = Rig()
+    rig.hear(Run(1, [Task(10, 7, b"payload", task.options, deliveries=1)]))
+    assert rig.say(1, Lost("gone", ordinal=0)) == up(Ends([Ended(1, 0, 1, DEAD, "gone")]))
 
 
 # ---- slots ----------------------------------------------------------------------------------------------------------

@@ -79,7 +79,9 @@ class Task(msgspec.Struct, gc=False):
     peer: int = -1
     ordinal: int = -1
     attempt: int = 0  # how often it was handed out
-    deliveries: int = 0  # how often it was running when its worker was lost
+    deliveries: int = (
+        0  # how often it was running when its worker was lost; a node is told, and goes on counting
+    )
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
@@ -163,9 +165,13 @@ class Ends(msgspec.Struct, array_like=True):
 
 
 class Returned(msgspec.Struct, array_like=True):
-    """The answer to `Recall`: (ordinal, offset, items) of what will not be run; of a single task (ordinal, 0, 1)."""
+    """The answer to `Recall`: (ordinal, offset, items) of what will not be run; of a single task (ordinal, 0, 1).
+
+    `died`: (ordinal, offset, deliveries) of what among it a node's workers have died of, so that it is counted on.
+    """
 
     rest: list[tuple[int, int, int]]
+    died: list[tuple[int, int, int]] = []
 
 
 class Waiting(msgspec.Struct, array_like=True):

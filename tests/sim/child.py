@@ -307,7 +307,6 @@ class Child:
         if entry is not None and not lives_on:  # else nobody knows what it ran
             ordinal, item = entry.ordinal, entry.offset + self.item
             sim.truth.deaths[entry.id + self.item] += 1
-            self.host.deaths[entry.id + self.item] += 1
         sim.truth.running -= {id_ for id_ in self.started if sim.truth.where.get(id_) is self}
         if lives_on:
             sim.at_time(max(sim.now + 0.05, self.stopped_until + 0.02), self._end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks.core.effects import Answer, End, Record, Send, Settle
@@ -45,7 +44,6 @@ class Host:
         self.children: dict[int, Any] = {}
         self.peers = 0
         self.jumped = 0.0
-        self.deaths: Counter[int] = Counter()
         self.paced: set[int] = set()  # functions whose cost is known
         self._turn_is_due = False
         self._alarm = -1  # the event of the next deadline
@@ -210,7 +208,8 @@ class Host:
             peer = peers[id_]
             if peer.waiting or peer.leaving or peer.ending >= 0 or (peer.asked and id_ not in recalled):
                 raise Wrong(f"peer {id_} was given something while it waits, or is asked for what it has")
-            self._look_at_credit(peer, run)
+        for id_, run in dict(runs).items():  # the last to each
+            self._look_at_credit(peers[id_], run)
 
     def _look_at_order(self, runs: list[tuple[int, Run]]) -> None:
         peers = self.dispatcher.peers

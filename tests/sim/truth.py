@@ -161,12 +161,13 @@ class Truth:
             raise Wrong(f"task {id_} failed, and nothing was wrong with it")
         if final.state == DEAD and item not in spec.poison:
             raise Wrong(f"task {id_} is DEAD and innocent")
-        # In hands of nodes, each of them counts.
-        deaths = spec.options.max_deliveries if self.sim.world.nodes else final.deaths
-        most = spec.options.max_deliveries
-        if final.state == DEAD and not (deaths == most and self.deaths[id_] in self._deaths_allowed(most)):
-            raise Wrong(f"task {id_} is DEAD after {final.deaths} deliveries, in truth {self.deaths[id_]}")
+        if final.state == DEAD:
+            self.look_at_deaths(id_)
+            if final.deaths != self.deaths[id_] and not self.sim.world.nodes:
+                raise Wrong(f"task {id_} is DEAD after {final.deaths} deliveries, not {self.deaths[id_]}")
 
-    def _deaths_allowed(self, most: int) -> range:
-        """Each node that is gone may have counted for itself."""
-        return range(most, most * (1 + self.sim.top.nodes_gone) + 1)
+    def look_at_deaths(self, id_: int) -> None:
+        """It is said to be DEAD: as many have died of it as it allows, and again for each node that was lost."""
+        most, deaths = self.sim.work.spec_of[id_][0].options.max_deliveries, self.deaths[id_]
+        if not most <= deaths <= most * (1 + self.sim.top.nodes_lost):
+            raise Wrong(f"task {id_} is DEAD after {deaths} deaths, not {most}")

@@ -78,6 +78,7 @@ class Work:
             offset=task.offset,
             span=task.span,
             inputs=task.inputs,
+            deliveries=task.deliveries,
         )
 
     def _look(self, task: Task) -> None:

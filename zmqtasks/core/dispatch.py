@@ -314,9 +314,13 @@ class Dispatcher:
         if peer is None:
             return
         back: list[Task] = []
+        died = {(ordinal, offset): deliveries for ordinal, offset, deliveries in message.died}
         for ordinal, offset, items in message.rest:
             if (task := self._take(peer, ordinal, offset, items)) is not None:
                 back.append(task)
+                if (ordinal, offset) in died:
+                    task.deliveries = died[ordinal, offset]
+                    self.ledger.records.append(Record(DELIVERED, [task]))
         self.ledger.requeue(back)
         peer.asked = False
         peer.barren = not back

@@ -205,11 +205,13 @@ class Node:
         first = until is not None and not self._answered
         if not complete and (now < until if first and until is not None else not self._leaving):
             return None
-        rest = [(task.face, task.offset, task.count) for task in self.machine.take_back()]
+        tasks = self.machine.take_back()
+        rest = [(task.face, task.offset, task.count) for task in tasks]
+        died = [(task.face, task.offset, task.deliveries) for task in tasks if task.deliveries]
         self._answered = True
         if complete:
             self._recalled_until = None
-        return Returned(rest) if first or rest else None
+        return Returned(rest, died) if first or rest else None
 
     _reactions: ClassVar[dict[type, Callable[..., None]]] = {Run: _run, Recall: _recall, Cancel: _cancel}
 
