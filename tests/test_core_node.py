@@ -10,6 +10,7 @@ from zmqtasks.core import waits
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import ACCEPTED, DELIVERED, SETTLED, Answer, End, Record, Send, Settle
 from zmqtasks.core.node import ABOVE, RECALL_S, Node
+from zmqtasks.core.pace import NODE_WINDOW_S
 from zmqtasks.messages import (
     CANCELLED,
     DEAD,
@@ -290,3 +291,13 @@ def test_an_overdue_node_with_a_free_slot_is_given_what_its_task_waits_for() -> 
     assert rig.say(1, Returned([(1, 0, 1)])) == []  # no more until it makes progress
     assert rig.say(1, Submit([sub])) == [Record(ACCEPTED, [sub])]
     assert rig.say(1, Slots(2)) == [Send(1, Run(2, [sub, other]))]
+
+
+def test_a_hand_is_weighed_anew_when_the_slots_change() -> None:
+    rig = broker(slots=2)
+    rig.machine._dealer.pace.note(9, 1, 0.05)
+    rig.given(*(single(id_, fn=9) for id_ in range(10, 14)))
+    peer = rig.machine.peers[1]
+    assert peer.hand_s == pytest.approx(4 * NODE_WINDOW_S)
+    assert rig.say(1, Slots(1)) == []
+    assert peer.hand_s == pytest.approx(4 * 0.05)

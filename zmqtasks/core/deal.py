@@ -105,9 +105,9 @@ class Dealer:
             tasks += taken
         return tasks
 
-    def weigh(self, peer: Peer) -> None:
-        """Estimate a short hand anew: what was added at one price and taken off at another drifts."""
-        if len(peer.hand) <= 2 * peer.slots:
+    def weigh(self, peer: Peer, *, whole: bool = False) -> None:
+        """Estimate a short hand (`whole`: any) anew: what was added at one price and taken off at another drifts."""
+        if whole or len(peer.hand) <= 2 * peer.slots:
             cost_s, counted_s = self.pace.cost_s, peer.counted_s
             peer.hand_s = sum(
                 [counted_s(cost_s(task.fn) or SHORT_S) * task.count for task in peer.hand.values()]

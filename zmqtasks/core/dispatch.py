@@ -289,6 +289,7 @@ class Dispatcher:
     def _slots(self, peer_id: int, message: Slots, now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
             peer.slots = message.slots
+            self._dealer.weigh(peer, whole=True)  # on many slots a long task counts less
             peer.watch(now)
 
     def _leaving(self, peer_id: int, _message: Leaving, _now: float) -> None:
