@@ -141,6 +141,18 @@ def test_a_cancel_that_nobody_waits_for_is_answered_nowhere() -> None:
     assert rig.hear(nobody) == []
 
 
+def test_a_cancel_that_crosses_what_comes_back_is_answered_before_that_is_dealt_again() -> None:
+    above, task = broker(), single(10)
+    above.given(task)
+    question = Cancel(10, terminate=True, token="t")
+    assert above.say(CLIENT, question) == [Send(1, question)]
+    assert above.say(1, Returned([(0, 0, 1)])) == [
+        *settled(CANCELLED, [task], [EARLY]),
+        Answer("t", cancelled=True),
+    ]
+    assert above.say(1, Answered(10, "t", cancelled=False)) == []
+
+
 # ---- waiting for what is elsewhere ----------------------------------------------------------------------------------
 
 

@@ -41,6 +41,14 @@ class Cancels:
         for question in questions:
             self.ask(question, now)
 
+    def ask_about(self, peer: Peer, now: float) -> None:
+        """A node has given back something: a question about that is answered here, before it is dealt again."""
+        for asked in list(peer.questions):
+            task = self._ledger.find(asked.id)
+            if task is not None and task.state != LEASED:
+                peer.questions.remove(asked)
+                self.ask(asked, now)
+
     def answer_ended(self, peer: Peer, id_: int) -> None:
         """`peer` was ended for the task `id_`: whoever asked for that hears so."""
         for asked in peer.questions:

@@ -327,7 +327,9 @@ class Dispatcher:
         peer.barren = not back
         peer.overdue = peer.overdue and bool(peer.hand)  # of nothing in hand there is no progress to wait for
         peer.watch(now)
-        if not peer.is_node:
+        if peer.is_node:
+            self._cancels.ask_about(peer, now)
+        else:
             self._cancels.ask_again(peer, now)
 
     def _lost(self, peer_id: int, message: Lost, now: float) -> None:
