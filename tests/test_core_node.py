@@ -305,6 +305,26 @@ def test_an_overdue_node_with_a_free_slot_is_given_what_its_task_waits_for() -> 
     assert rig.say(1, Slots(2)) == [Send(1, Run(2, [sub, other]))]
 
 
+def test_a_free_slot_comes_before_a_little_less_work() -> None:
+    rig = broker()
+    rig.machine._dealer.pace.note(9, 1, 0.002)
+    rig.given(single(10, fn=9))
+    rig.say(2, Joined(3, node=True))
+    rig.given(single(11, fn=9), single(12, fn=9))
+    assert [task.id for task in rig.machine.peers[2].hand.values()] == [11, 12]
+    third = single(13, fn=9)
+    # Node 2 has more in hand, and a slot that is free: given to node 1, this would be recalled at once, and so on.
+    assert rig.say(CLIENT, Submit([third]))[1:] == [Send(2, Run(2, [third]))]
+
+
+def test_who_has_more_slots_gets_a_larger_share() -> None:
+    rig = Broker()
+    rig.say(1, Joined(1, node=True))
+    rig.say(2, Joined(3, node=True))
+    rig.given(*(single(id_, fn=8) for id_ in range(10, 14)))
+    assert [peer.items for peer in rig.machine.peers.values()] == [1, 3]
+
+
 def test_a_hand_is_weighed_anew_when_the_slots_change() -> None:
     rig = broker(slots=2)
     rig.machine._dealer.pace.note(9, 1, 0.05)

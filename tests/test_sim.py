@@ -15,15 +15,18 @@ CHUNK = 50
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("nodes", [False, True], ids=["one-level", "nodes"])
 @pytest.mark.parametrize("start", range(0, SEEDS, CHUNK))
-def test_nothing_is_wrong_in_any_world(start: int) -> None:
-    if (found := first_failure(range(start, min(start + CHUNK, SEEDS)))) is not None:
+def test_nothing_is_wrong_in_any_world(start: int, nodes: bool) -> None:
+    if (found := first_failure(range(start, min(start + CHUNK, SEEDS)), nodes=nodes)) is not None:
         seed, what = found
-        pytest.fail(f"seed {seed}: {what}\nreplay it: python -m tests.sim {seed}")
+        how = " --nodes" if nodes else ""
+        pytest.fail(f"seed {seed}: {what}\nreplay it: python -m tests.sim {seed}{how}")
 
 
-def test_a_seed_is_always_the_same_world() -> None:
-    runs = [Sim(7), Sim(7)]
+@pytest.mark.parametrize("nodes", [False, True])
+def test_a_seed_is_always_the_same_world(nodes: bool) -> None:
+    runs = [Sim(7, nodes=nodes), Sim(7, nodes=nodes)]
     for sim in runs:
         sim.run()
     assert runs[0].events == runs[1].events
@@ -31,12 +34,13 @@ def test_a_seed_is_always_the_same_world() -> None:
     assert runs[0].now == runs[1].now
 
 
-def test_the_worlds_have_all_that_may_happen() -> None:
+@pytest.mark.parametrize("nodes", [False, True])
+def test_the_worlds_have_all_that_may_happen(nodes: bool) -> None:
     """A simulator in which nothing goes wrong finds nothing."""
     ends: Counter[int] = Counter()
     seen: Counter[str] = Counter()
-    for seed in range(60):
-        sim = Sim(seed)
+    for seed in range(100):
+        sim = Sim(seed, nodes=nodes)
         sim.run()
         truth = sim.truth
         ends.update(final.state for final in truth.final.values())

@@ -13,6 +13,8 @@ from .worlds import LANES, Blob, Spec
 if TYPE_CHECKING:
     from .system import Sim
 
+ATTEMPTS_MAX = 30  # how often a task is handed out
+
 
 class Work:
     """What there is to do, and what it is worth."""
@@ -86,6 +88,8 @@ class Work:
         spec, item = self.spec_of[task.id]
         assert (task.offset, task.fn, task.span) == (item, spec.fn, spec.span), "a span was cut wrong"
         assert task.attempt > 0, "an attempt was not counted"
+        # Whoever waits, and has not been heard of yet, gives back what it is given for as long as that takes.
+        assert task.attempt <= ATTEMPTS_MAX or self.sim.world.subs, f"task {task.id} goes to and fro"
 
     def duration(self, fn: int) -> float:
         """How long it takes this time."""

@@ -34,8 +34,10 @@ class Dealer:
             takers = self._takers(peers, lane)
             if full:
                 takers = [peer for peer in takers if not any(peer.accepts(other) for other in full)]
-            for index, peer in enumerate(takers):
-                share = -(-ready.size // (len(takers) - index))
+            slots = sum([peer.slots for peer in takers])
+            for peer in takers:
+                share = -(-ready.size * peer.slots // slots)
+                slots -= peer.slots
                 first = peer.next_ordinal
                 if share and (tasks := self._fill(peer, lane, floor, share)):
                     moved = sum([task.count for task in tasks])
@@ -48,7 +50,7 @@ class Dealer:
         return runs
 
     def _takers(self, peers: Iterable[Peer], lane: int) -> list[Peer]:
-        """The peers that take what is in `lane` and have room, the emptiest first."""
+        """The peers that take what is in `lane` and have room, those with a free slot and the emptiest first."""
         peers = list(peers)
         takers = [
             peer
@@ -61,7 +63,7 @@ class Dealer:
                 or (peer.items < 2 * peer.slots and peer.hand_s < SHORT_S * peer.slots)
             )
         ]
-        takers.sort(key=lambda peer: peer.hand_s)
+        takers.sort(key=lambda peer: (peer.items >= peer.slots, peer.hand_s / peer.slots))
         if self.slots is None:
             return takers
         room = self.slots - sum(1 for peer in peers if peer.hand and not peer.waiting)
