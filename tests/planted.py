@@ -30,11 +30,12 @@ MODULES = (
 
 
 class Bug(NamedTuple):
-    """In `module`, `old` is replaced by `new`: once, or it does not apply."""
+    """In `module`, `old` is replaced by `new`: once, or it does not apply. `nodes`: for the worlds of two levels."""
 
     module: str
     old: str
     new: str
+    nodes: bool = False
 
 
 class DoesNotApply(Exception):
@@ -206,6 +207,167 @@ BUGS = {
     ),
     "what is in hand takes no credit": Bug(
         "deal", "(peer.window_s * peer.slots - peer.hand_s) / cost", "peer.window_s * peer.slots / cost"
+    ),
+}
+
+
+NODE_BUGS = {
+    "an outcome goes up under another's ordinal": Bug(
+        "node", "if done is None or ordinal != expected:", "if done is None:"
+    ),
+    "a failure goes up as a value": Bug(
+        "node", "            if failed:\n", "            if failed and expected < 0:\n"
+    ),
+    "the parts of a span are told by the wrong place": Bug(
+        "node", "Part(task.face, task.offset, task.count", "Part(task.face, 0, task.count"
+    ),
+    "of parts of a turn only the first goes up": Bug(
+        "node", "done.parts = self._parts\n", "done.parts = self._parts[:1]\n"
+    ),
+    "what it costs is not told": Bug(
+        "node", "[(fn, tasks, seconds) for fn, (tasks, seconds) in self._pace.items()]", "[]"
+    ),
+    "what it costs is told again and again": Bug(
+        "node", "            self._pace = {}\n", "            pass\n"
+    ),
+    "an end is taken for an outcome": Bug(
+        "node", "if state not in (SUCCEEDED, FAILED):", "if state not in (SUCCEEDED, FAILED, 9):"
+    ),
+    "an end of a span speaks of one item": Bug(
+        "node", "Ended(task.face, task.offset, task.count", "Ended(task.face, task.offset, 1"
+    ),
+    "the answer to a cancel comes before its outcome": Bug(
+        "node", "up[:0] = self._outcomes()", "up += self._outcomes()"
+    ),
+    "a countdown runs again in the node": Bug(
+        "node", "if task.options.countdown:  # it is over", "if task.options.countdown > 9:"
+    ),
+    "a recall is answered before the workers have": Bug(
+        "node",
+        "until, complete = self._recalled_until, not self.machine.is_asking()",
+        "until, complete = self._recalled_until, True",
+    ),
+    "a worker that does not answer is waited for": Bug("node", "now + RECALL_S", "now + 900"),
+    "a recall without anything to return is not answered": Bug(
+        "node",
+        "return Returned(rest, died) if first or rest else None",
+        "return Returned(rest, died) if rest else None",
+    ),
+    "what is taken back is dealt meanwhile": Bug(
+        "node", "machine.holds = self._leaving or (", "machine.holds = False and ("
+    ),
+    "who leaves deals what comes back": Bug(
+        "node", "machine.holds = self._leaving or (", "machine.holds = ("
+    ),
+    "who leaves forgets what its dying workers had": Bug(
+        "node",
+        "if (self._leaving or self._recalled_until is not None)",
+        "if (self._recalled_until is not None)",
+    ),
+    "one deaf worker stops the node": Bug(
+        "node",
+        "(self._recalled_until is not None and not self._answered)",
+        "self._recalled_until is not None",
+    ),
+    "a slot that is free since a task waits is not told": Bug(
+        "node", "slots = self._slots + machine.waits.count", "slots = self._slots"
+    ),
+    "a slot is told once": Bug("node", "            self._told = slots\n", ""),
+    "what is submitted is not pending anywhere": Bug(
+        "node", "self.machine.waits.elsewhere.update(ids)", "pass"
+    ),
+    "what is settled above is still waited for": Bug(
+        "node", "        self.machine.waits.resume_settled()\n", ""
+    ),
+    "a refused recursion goes on above": Bug("node", "up.append(Cancel(self._waits", "(Cancel(self._waits"),
+    "a question is answered by its id alone": Bug(
+        "node",
+        "next(asked for asked in self._questions if asked.token == effect.token)",
+        "self._questions[-1]",
+    ),
+    "what has killed workers has a clean record elsewhere": Bug(
+        "node", "for task in tasks if task.deliveries]", "for task in tasks if task.deliveries > 99]"
+    ),
+    "a node's word about deaths is not heard": Bug("dispatch", "if (ordinal, offset) in died:", "if False:"),
+    "the ends that a node tells are taken for outcomes": Bug(
+        "dispatch",
+        "self.ledger.settle(state, [task], [payload])",
+        "self.ledger.settle(SUCCEEDED, [task], [payload])",
+    ),
+    "a node's slots are not heard": Bug(
+        "dispatch", "            peer.slots = message.slots\n", "            pass\n"
+    ),
+    "who leaves is given more": Bug("dispatch", "            peer.leaving = True\n", "            pass\n"),
+    "a lost node's questions are never answered": Bug(
+        "dispatch", "            self._cancels.hear(peer, message, now)", "            pass"
+    ),
+    "a node's no is taken for the last word": Bug(
+        "cancels", "is not None and task.peer == peer.id:", "is not None:"
+    ),
+    "a cancel that crosses what comes back is lost": Bug(
+        "dispatch", "            self._cancels.ask_about(peer, now)\n", "            pass\n"
+    ),
+    "a node is recalled for a cancel": Bug(
+        "cancels",
+        "        if peer.is_node:\n            if message.token",
+        "        if False:\n            if message.token",
+    ),
+    "a range is not passed on": Bug(
+        "cancels",
+        "                self._sends.append(Send(peer.id, message))\n            elif",
+        "                pass\n            elif",
+    ),
+    "nobody's cancel waits for its answer": Bug(
+        "cancels",
+        "            if message.token is not None:\n                peer.questions.append(message)\n",
+        "            peer.questions.append(message)\n",
+    ),
+    "an overdue node is given nothing, be slots free": Bug(
+        "peer", "self.overdue and self.items >= self.slots", "self.overdue"
+    ),
+    "a piece before a hole is not found": Bug(
+        "peer", "piece.offset <= offset < key[1]", "piece.offset == offset < key[1] - 1"
+    ),
+    "with the last piece the one before it goes": Bug(
+        "peer", "            if front is not None:  # now", "            if front is None and False:  # now"
+    ),
+    "a long task on one slot takes the credit of the others": Bug(
+        "peer", "return cost_s if self.slots == 1 else min(cost_s, self.window_s)", "return cost_s"
+    ),
+    "a lane is dealt to anybody": Bug(
+        "deal", "            and (peer.lanes is None or lane in peer.lanes)\n", ""
+    ),
+    "a lane is dealt down to its last before another": Bug(
+        "queue",
+        "return [(lane, -priority) for priority, lane in sorted(there)]",
+        "return [(lane, 0) for _, lane in sorted(there)]",
+    ),
+    "the less urgent goes where the urgent has no room": Bug(
+        "deal", "                full.add(lane)\n", "                pass\n"
+    ),
+    "what an idle node does not take is recalled for it": Bug(
+        "deal", "        if choosy:\n", "        if False:\n"
+    ),
+    "the next goes to the least work, be there no slot": Bug(
+        "deal",
+        "key=lambda peer: (peer.items >= peer.slots, peer.hand_s / peer.slots)",
+        "key=lambda peer: peer.hand_s",
+    ),
+    "nothing is stolen for a node with a free slot": Bug(
+        "deal",
+        "idle = [peer for peer in peers if peer.items < peer.slots and peer.open()]",
+        "idle = [peer for peer in peers if not peer.items and peer.open()]",
+    ),
+    "new lanes are not heard of": Bug(
+        "dispatch", "            self.peers[peer].lanes = message.lanes", "            pass"
+    ),
+    "a silent node is blamed": Bug(
+        "dispatch",
+        'silence_s:g} s"), now)',
+        'silence_s:g} s", min([k for k in peer.hand if type(k) is int], default=-1)), now)',
+    ),
+    "who is given up is not told": Bug(
+        "dispatch", "            self._sends.append(End(peer.id))\n", "            pass\n"
     ),
 }
 

@@ -333,3 +333,15 @@ def test_a_hand_is_weighed_anew_when_the_slots_change() -> None:
     assert peer.hand_s == pytest.approx(4 * NODE_WINDOW_S)
     assert rig.say(1, Slots(1)) == []
     assert peer.hand_s == pytest.approx(4 * 0.05)
+
+
+def test_what_has_not_come_back_when_asked_for_is_running_and_not_asked_for_again() -> None:
+    rig = broker(slots=2)
+    rig.machine._dealer.pace.note(9, 1, 0.01)
+    low = [single(id_, fn=9) for id_ in range(10, 14)]
+    rig.given(*low)
+    urgent = [single(id_, fn=9, priority=9) for id_ in range(20, 28)]
+    assert rig.say(CLIENT, Submit(urgent))[-1] == Send(1, Recall())
+    assert rig.say(1, Returned([(0, 0, 1)])) == [
+        Send(1, Run(4, urgent[:1]))
+    ]  # those that run are not the first two

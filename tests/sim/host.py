@@ -204,7 +204,7 @@ class Host:
                 cost_s = self.dispatcher._dealer.pace.cost_s(task.fn)
                 self.children[id_].estimates[task.ordinal] = cost_s or 0.0
         recalled = {send.peer for send in sends if type(send.message) is Recall}
-        for id_, run in runs:
+        for id_, _ in runs:
             peer = peers[id_]
             if peer.waiting or peer.leaving or peer.ending >= 0 or (peer.asked and id_ not in recalled):
                 raise Wrong(f"peer {id_} was given something while it waits, or is asked for what it has")

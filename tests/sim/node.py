@@ -15,9 +15,12 @@ from zmqtasks.core.effects import Send
 from zmqtasks.core.node import RECALL_S
 from zmqtasks.messages import (
     DEAD,
+    LEASED,
+    QUEUED,
     Answered,
     Beat,
     Cancel,
+    Deep,
     Done,
     Ends,
     Joined,
@@ -59,7 +62,7 @@ class NodeHost(Host):
         self.stopped_until = 0.0
         self.joined = self.said = sim.now
         self.stood_still = -1.0
-        self.last_start = sim.now
+        self.last_start = self.free_since = sim.now
         # what the broker's host notes of a peer
         self.recalls = 0
         self.vain_since: float | None = None
@@ -189,9 +192,12 @@ class NodeHost(Host):
                         if end.state == DEAD:
                             self.sim.truth.look_at_deaths(id_)
             case Returned(rest, _):
+                self._look_at_recall()
                 self.recalled_at = None
                 for ordinal, offset, items in rest:
-                    self._end_lease(ordinal, offset, items)
+                    back = self._end_lease(ordinal, offset, items)
+                    if self.sim.faulty and self.sim.rng.random() < self.sim.world.crossing:
+                        self.sim.at(0.0, self.sim.cancel, self.sim.rng.choice(back), True)
                 if self.leaving:
                     self.recalls += 1  # nobody may have asked
             case Answered(_, token, _):
@@ -239,9 +245,33 @@ class NodeHost(Host):
             raise Wrong(f"node {self.peer} has told of {self.told_slots} slots, {waiting} of it wait")
         if over := [p.id for p in self.dispatcher.peers.values() if p.waiting and p.waits_on in self.told]:
             raise Wrong(f"peers {over} are taken for waiting, and what they wait for is settled")
-        late = self.sim.now - self.recalled_at if self.recalled_at is not None else 0.0
-        if late > RECALL_S + 0.005 and self.stood_still < self.sim.now - 2 * late:
+        self._look_at_recall()
+        self._look_below(effects)
+
+    def _look_at_recall(self) -> None:
+        if self.recalled_at is None or self.leaving or self.stood_still > self.recalled_at:
+            return
+        if (late := self.sim.now - self.recalled_at) > RECALL_S + 0.005:
             raise Wrong(f"node {self.peer} does not answer a recall for {late:.3f} s")
+
+    def _look_below(self, effects: list[Any]) -> None:
+        sends = [effect for effect in effects if type(effect) is Send]
+        runs = any(type(send.message) is Run for send in sends)
+        if runs and (self.leaving or self.recalled_at is not None):
+            raise Wrong(f"node {self.peer} deals what is wanted elsewhere")
+        refused = [self.children[send.peer].waits_on for send in sends if type(send.message) is Deep]
+        ended = [send.message.id for send in sends if type(send.message) is Cancel]
+        if len(refused) != len(ended):
+            raise Wrong(f"node {self.peer} refuses waits for {refused}, and has {ended} cancelled")
+        tasks, peers = self.dispatcher.ledger.tasks.values(), self.dispatcher.peers
+        if any(task.state not in (QUEUED, LEASED) for task in tasks):
+            raise Wrong(f"node {self.peer} waits with something")
+        at_work = sum(1 for peer in peers.values() if peer.hand and not peer.waiting)
+        free = at_work < self.place.slots and any(peer.open() and not peer.hand for peer in peers.values())
+        if not free or not self.dispatcher.ledger.ready.size:
+            self.free_since = self.sim.now
+        elif self.sim.now - self.free_since > 2 * RECALL_S and self.stood_still < self.free_since:
+            raise Wrong(f"node {self.peer} has had a free slot beside its queue since {self.free_since}")
 
     # ---- its end
 
@@ -320,3 +350,5 @@ class NodeHost(Host):
             raise Wrong(f"node {self.peer} ends with {self.told_slots} slots")
         if self.leaving:
             raise Wrong(f"node {self.peer} never gets to leave")
+        if self.sim.top.dispatcher.peers[self.peer].lanes != self.place.lanes:
+            raise Wrong(f"node {self.peer} takes {self.place.lanes}, and nobody knows")

@@ -113,7 +113,7 @@ class Sim:
             latest = when
         for _ in range(world.cancels):
             id_ = rng.choice((None, None, None, rng.choice(ids), rng.choice(ids), -5))
-            self.at(rng.random() * 0.25, self._cancel, id_, rng.random() < 0.6)
+            self.at(rng.random() * 0.25, self.cancel, id_, rng.random() < 0.6)
             if rng.random() < 0.1:
                 start = rng.choice(ids)
                 self.at(
@@ -137,8 +137,8 @@ class Sim:
 
     # ---- what programs do
 
-    def _cancel(self, id_: int | None, terminate: bool) -> None:
-        """Of what is in hands above all."""
+    def cancel(self, id_: int | None, terminate: bool) -> None:
+        """A program asks; of what is in hands above all."""
         if id_ is None:
             groups: dict[int, list[Task]] = {}  # what is in hands, and spans by their state
             for task in self.top.machine.ledger.tasks.values():

@@ -76,6 +76,7 @@ class Top(Host):
 
     def drop(self, client: int, ids: range) -> None:
         """A program has no use for these any more."""
+        self.truth.drop(ids)
         self.receive(client, Cancel(ids[0], False, None, len(ids)))
 
     # ---- nodes

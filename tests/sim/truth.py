@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .child import Child, Entry
     from .system import Sim
 
+UNWANTED_S = 0.15  # how long after a cancel something may start that was on its way
+
 
 @dataclass(slots=True)
 class Final:
@@ -63,6 +65,7 @@ class Truth:
         self.excuses: Counter[int] = Counter()
         self.running: set[int] = set()
         self.where: dict[int, Child] = {}
+        self.unwanted: dict[int, float] = {}  # by id, since when
         self.listeners: dict[int, Child] = {}
         self.given_up = 0
 
@@ -93,9 +96,22 @@ class Truth:
         needs = entry.spec.needs
         if bad := [n for n in needs if n not in self.final or self.final[n].state != SUCCEEDED]:
             raise Wrong(f"task {id_} starts without {bad}")
+        if sim.now - self.unwanted.get(id_, sim.now) > UNWANTED_S:
+            raise Wrong(f"task {id_} starts, and was cancelled {sim.now - self.unwanted[id_]:.3f} s ago")
         self.running.add(id_)
         self.where[id_] = child
         child.host.has_started()
+
+    def drop(self, ids: range) -> None:
+        """Nobody wants these any more: none of them starts, but those that are in part of others."""
+        self.dropped.update(ids)
+        world = self.sim.world
+        if world.stops or world.late or world.pauses or world.overtaking or world.twice:
+            return
+        for id_ in self.unsettled.intersection(ids) - self.begun:
+            spec, item = self.sim.work.spec_of[id_]
+            if id_ - item in ids and id_ - item + spec.count - 1 in ids:
+                self.unwanted[id_] = self.sim.now
 
     def settled(self, id_: int, final: Final) -> None:
         """The dispatcher says how it ended."""

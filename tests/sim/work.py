@@ -13,7 +13,7 @@ from .worlds import LANES, Blob, Spec
 if TYPE_CHECKING:
     from .system import Sim
 
-ATTEMPTS_MAX = 30  # how often a task is handed out
+ATTEMPTS_MAX = 20  # how often a task is handed out
 
 
 class Work:

@@ -89,6 +89,7 @@ class World:
     pauses: int = 0  # a node stands still, its children go on
     leaves: int = 0
     new_lanes: int = 0  # a node takes more than before
+    crossing: float = 0.0  # how often a cancel crosses what a node gives back
 
     @classmethod
     def draw(cls, rng: Random, *, nodes: bool = False) -> World:
@@ -151,3 +152,4 @@ class World:
         self.pauses = times(0.25, 3)
         self.leaves = times(0.3, 2)
         self.new_lanes = times(0.5, 2) if self.lanes else 0
+        self.crossing = 0.2 if self.cancels and rng.random() < 0.5 else 0.0

@@ -34,10 +34,13 @@ class Dealer:
             takers = self._takers(peers, lane)
             if full:
                 takers = [peer for peer in takers if not any(peer.accepts(other) for other in full)]
-            slots = sum([peer.slots for peer in takers])
-            for peer in takers:
-                share = -(-ready.size * peer.slots // slots)
-                slots -= peer.slots
+            weights = [max(0, peer.slots - peer.items) for peer in takers]
+            if sum(weights) < ready.size:  # more than there are free slots
+                weights = [peer.slots for peer in takers]
+            total = sum(weights)
+            for peer, weight in zip(takers, weights, strict=True):
+                share = -(-ready.size * weight // total) if total else 0
+                total -= weight
                 first = peer.next_ordinal
                 if share and (tasks := self._fill(peer, lane, floor, share)):
                     moved = sum([task.count for task in tasks])

@@ -325,6 +325,7 @@ class Dispatcher:
         self.ledger.requeue(back)
         peer.asked = False
         peer.barren = not back
+        peer.fresh = peer.next_ordinal
         peer.overdue = peer.overdue and bool(peer.hand)  # of nothing in hand there is no progress to wait for
         peer.watch(now)
         if peer.is_node:
