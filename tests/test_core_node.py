@@ -14,6 +14,7 @@ from zmqtasks.core.pace import NODE_WINDOW_S
 from zmqtasks.messages import (
     CANCELLED,
     DEAD,
+    FAILED,
     LEASED,
     QUEUED,
     SUCCEEDED,
@@ -345,3 +346,256 @@ def test_what_has_not_come_back_when_asked_for_is_running_and_not_asked_for_agai
     assert rig.say(1, Returned([(0, 0, 1)])) == [
         Send(1, Run(4, urgent[:1]))
     ]  # those that run are not the first two
+
+
+# ---- what runs, and what comes of it --------------------------------------------------------------------------------
+
+
+def test_what_is_given_is_dealt_and_the_journal_is_not_asked() -> None:
+    rig, task = Rig(), single(10)
+    assert rig.hear(Run(5, [task])) == [Send(1, Run(0, [task]))]
+    assert (task.face, task.ordinal) == (5, 0)
+    assert not rig.node.idle
+    assert rig.say(1, Done(0, [b"a"], pace=[(7, 1, 0.5)])) == up(Done(5, [b"a"], pace=[(7, 1, 0.5)]))
+    assert rig.node.idle
+
+
+def test_a_countdown_is_over_when_a_node_hears_of_it() -> None:
+    rig, task = Rig(), single(10, countdown=9.0, priority=3)
+    assert rig.hear(Run(0, [task])) == [Send(1, Run(0, [task]))]
+    assert task.options == Options(priority=3)
+
+
+def test_outcomes_go_up_by_runs_of_ordinals_with_their_failures() -> None:
+    rig = Rig(workers=2)
+    tasks = [single(id_) for id_ in range(10, 16)]
+    rig.hear(Run(0, tasks))
+    assert [task.peer for task in tasks] == [1, 1, 1, 2, 2, 2]
+    first = Done(0, [b"a", b"x", b"c"], failed=[1], pace=[(7, 3, 0.3)])
+    last = Done(1, [b"y", b"f"], failed=[0], pace=[(7, 2, 0.2)])
+    rig.node.receive(2, last, rig.now)
+    assert rig.say(1, first) == up(
+        Done(0, [b"a", b"x", b"c"], failed=[1], pace=[(7, 5, 0.5)]), Done(4, [b"y", b"f"], failed=[0])
+    )
+    assert rig.say(2, Done(0, [b"d"], pace=[(7, 1, 0.1)])) == up(Done(3, [b"d"], pace=[(7, 1, 0.1)]))
+
+
+def test_a_span_is_cut_over_workers_and_told_in_any_order() -> None:
+    rig = Rig(workers=2)
+    rig.hear(Run(0, [span(10, 6, offset=4)]))
+    assert rig.say(2, Done(0, [], parts=[Part(0, 7, 3, failed=False, payload=[4, 5, 6])])) == up(
+        Done(0, [], parts=[Part(0, 7, 3, failed=False, payload=[4, 5, 6])])
+    )
+    parts = [Part(0, 4, 2, failed=False, payload=[1, 2]), Part(0, 6, 1, failed=True, payload=b"x")]
+    assert rig.say(1, Done(0, [], parts=parts, pace=[(7, 3, 0.1)])) == up(
+        Done(0, [], parts=parts, pace=[(7, 3, 0.1)])
+    )
+    assert rig.node.idle
+
+
+def test_a_broker_takes_the_parts_of_a_span_with_holes_between() -> None:
+    above, task = broker(), span(10, 6)
+    above.given(task)
+    middle = above.say(1, Done(0, [], parts=[Part(0, 2, 2, failed=False, payload=[3, 4])]))
+    assert [(type(e), e.tasks[0].id, e.tasks[0].count) for e in middle] == [(Record, 12, 2), (Settle, 12, 2)]
+    last = above.say(1, Done(0, [], parts=[Part(0, 5, 1, failed=True, payload=b"x")]))
+    assert [(e.tasks[0].id, e.state) for e in last] == [(15, FAILED)] * 2
+    assert above.say(1, Done(0, [], parts=[Part(0, 2, 2, failed=False, payload=[3, 4])])) == []  # said twice
+    first = above.say(1, Done(0, [], parts=[Part(0, 0, 2, failed=False, payload=[1, 2])]))
+    assert [(e.tasks[0].id, e.tasks[0].count) for e in first] == [(10, 2)] * 2
+    rest = above.say(1, Returned([(0, 4, 1)]))
+    assert [(part.id, part.offset, part.count) for part in rest[0].message.tasks] == [(14, 4, 1)]
+    above.machine.check()
+
+
+def test_what_a_worker_died_of_too_often_ends_here() -> None:
+    rig = Rig(workers=2)
+    rig.hear(Run(3, [Task(10, 8, b"items", Options(max_deliveries=1), count=2, offset=5, span=True)]))
+    effects = rig.say(1, Lost("gone", ordinal=0, item=5))
+    assert effects == up(Ends([Ended(3, 5, 1, DEAD, "gone")]))
+    above = broker()
+    items = span(20, 2)
+    above.given(items)
+    effects = above.say(1, Ends([Ended(0, 1, 1, DEAD, "gone"), Ended(7, 0, 1, DEAD, "old")]))
+    assert [(e.state, e.tasks[0].id, e.payloads) for e in effects] == [(DEAD, 21, ["gone"])] * 2
+
+
+# ---- cancelling, in a node ------------------------------------------------------------------------------------------
+
+
+def asked(id_: int, token: str = "t", *, terminate: bool = False) -> Cancel:
+    return Cancel(id_, terminate, token)
+
+
+def test_a_cancel_of_what_waits_in_the_node() -> None:
+    rig = Rig(workers=1)
+    rig.hear(Run(0, [single(10, fn=8), single(11, fn=8)]))
+    assert rig.hear(asked(11)) == up(
+        Ends([Ended(1, 0, 1, CANCELLED, EARLY)]), Answered(11, "t", cancelled=True)
+    )
+
+
+def test_a_cancel_of_what_runs_asks_the_worker() -> None:
+    rig = Rig()
+    rig.hear(Run(0, [single(10)]))
+    assert rig.hear(asked(10)) == [Send(1, Recall())]
+    assert rig.say(1, Returned([])) == [Send(1, Unwanted(10)), *up(Answered(10, "t", cancelled=False))]
+
+
+def test_a_cancel_by_force_ends_the_worker() -> None:
+    rig = Rig()
+    rig.hear(Run(4, [single(10)]))
+    assert rig.hear(asked(10, terminate=True)) == [Send(1, Recall())]
+    assert rig.say(1, Returned([])) == [End(1)]
+    assert rig.say(1, Lost("killed", ordinal=0)) == up(
+        Ends([Ended(4, 0, 1, CANCELLED, "cancelled while it was running")]),
+        Answered(10, "t", cancelled=True),
+    )
+
+
+def test_a_cancel_of_what_is_not_here() -> None:
+    assert Rig().hear(asked(10)) == up(Answered(10, "t", cancelled=False))
+
+
+def test_each_question_has_its_own_answer() -> None:
+    rig = Rig()
+    rig.hear(Run(0, [single(10, fn=8), single(11, fn=8)]))
+    assert rig.hear(asked(10, "a"), asked(11, "b")) == [
+        Send(1, Recall()),
+        *up(Ends([Ended(1, 0, 1, CANCELLED, EARLY)]), Answered(11, "b", cancelled=True)),
+    ]
+    assert rig.say(1, Returned([]))[1:] == up(Answered(10, "a", cancelled=False))
+
+
+def test_a_range_is_passed_on_and_has_no_answer() -> None:
+    above, dropped = broker(), Cancel(10, terminate=False, token=None, count=5)
+    above.given(single(10), single(11))
+    assert above.say(CLIENT, dropped) == [Send(1, dropped)]
+    rig = Rig()
+    rig.hear(Run(0, [single(10, fn=8), single(11, fn=8)]))
+    assert rig.hear(dropped) == [Send(1, Recall()), *up(Ends([Ended(1, 0, 1, CANCELLED, EARLY)]))]
+    assert rig.say(1, Returned([])) == []
+
+
+def test_the_dispatcher_above_asks_and_says_what_the_node_says() -> None:
+    above, task = broker(), single(10)
+    above.given(task)
+    assert above.say(CLIENT, asked(10, "a"), asked(10, "b")) == [
+        Send(1, asked(10, "a")),
+        Send(1, asked(10, "b")),
+    ]
+    assert above.say(1, Answered(10, "a", cancelled=False)) == [Answer("a", cancelled=False)]
+    assert above.say(1, Answered(10, "a", cancelled=False)) == []
+    assert above.say(1, Ends([Ended(0, 0, 1, CANCELLED, EARLY)]), Answered(10, "b", cancelled=True)) == [
+        *settled(CANCELLED, [task], [EARLY]),
+        Answer("b", cancelled=True),
+    ]
+
+
+def test_a_question_about_what_a_lost_node_had_is_answered() -> None:
+    above, task = broker(), single(10)
+    above.given(task)
+    above.say(CLIENT, asked(10))
+    assert above.say(1, Lost("gone")) == [*settled(CANCELLED, [task], [EARLY]), Answer("t", cancelled=True)]
+
+
+# ---- a recursion that is refused, and a node that leaves ------------------------------------------------------------
+
+
+def test_a_recursion_that_is_refused_ends_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "WAITING_MAX", 0)
+    rig = Rig()
+    rig.hear(Run(0, [single(10)]))
+    rig.node.submitted([50])
+    refused = Cancel(50, terminate=False, token=None)
+    assert rig.say(1, Waiting(50)) == [Send(1, Deep()), *up(refused)]
+    above, sub = broker(nodes=0), single(50)
+    above.say(CLIENT, Submit([sub]))
+    assert above.say(CLIENT, refused) == settled(CANCELLED, [sub], [EARLY])
+
+
+def test_a_waiting_worker_that_is_lost_takes_its_slot_with_it() -> None:
+    rig = Rig()
+    rig.hear(Run(0, [single(10, max_deliveries=1)]))
+    rig.node.submitted([50])
+    assert rig.say(1, Waiting(50)) == up(Slots(2))
+    assert rig.say(1, Lost("gone", ordinal=0)) == up(Ends([Ended(0, 0, 1, DEAD, "gone")]), Slots(1))
+
+
+def test_who_leaves_finishes_what_runs_and_takes_nothing_more() -> None:
+    rig = Rig()
+    runs = single(10, fn=8)
+    rig.hear(Run(0, [runs, single(11, fn=8)]))
+    rig.node.leave(rig.now)
+    rig.node.leave(rig.now)
+    assert rig.turn() == up(Returned([(1, 0, 1)]))
+    assert rig.hear(Run(2, [single(12)])) == up(Returned([(2, 0, 1)]))  # it has crossed the word
+    assert rig.say(1, Done(0, [b"a"])) == up(Done(0, [b"a"]))
+    assert rig.node.idle
+
+
+def test_who_says_that_it_leaves_is_asked_for_what_it_has_and_given_nothing() -> None:
+    above = broker(nodes=2)
+    tasks = [single(10, fn=8), single(11, fn=8)]
+    above.given(*tasks)
+    assert above.say(1, Leaving()) == [Send(1, Recall())]
+    late = single(12, fn=8)
+    assert above.say(CLIENT, Submit([late])) == [Record(ACCEPTED, [late])]
+    assert above.say(1, Returned([])) == []
+    assert above.say(1, Done(0, [b"a"])) == settled(SUCCEEDED, tasks[:1], [b"a"])
+    assert above.say(1, Lost("it has left")) == []
+    assert late.state == QUEUED
+
+
+# ---- two slots ------------------------------------------------------------------------------------------------------
+
+
+def test_short_tasks_do_not_wait_for_a_long_one_in_the_other_slot() -> None:
+    above, rig = broker(slots=2), Rig(workers=2)
+    long = single(10, fn=8)
+    shorts = [single(id_, fn=9) for id_ in range(11, 111)]
+    down = above.say(CLIENT, Submit([long, *shorts]))
+    done, busy, turns = 0, False, 0
+    while done < 100:
+        turns += 1
+        assert turns < 150, f"{done} of 100 are through"
+        above.now = rig.now = rig.now + 0.001
+        words = [effect.message for effect in down if isinstance(effect, Send)]
+        copies = [
+            Run(run.first, [Task(task.id, task.fn, task.payload) for task in run.tasks])
+            if isinstance(run, Run)
+            else run
+            for run in words
+        ]
+        effects = rig.hear(*copies)
+        while children := [effect for effect in effects if effect.peer != ABOVE]:
+            said: list[Any] = []
+            for peer, message in children:
+                if isinstance(message, Recall):
+                    said.append((peer, Returned([])))
+                for ordinal, task in enumerate(getattr(message, "tasks", ()), getattr(message, "first", 0)):
+                    if task.fn == 8:
+                        busy = True
+                    else:
+                        said.append((peer, Done(ordinal, [b""], pace=[(9, 1, 0.0005)])))
+            effects = [effect for effect in effects if effect.peer == ABOVE]
+            for peer, message in said:
+                rig.node.receive(peer, message, rig.now)
+            effects += rig.turn()
+        down = []
+        for effect in effects:
+            message = effect.message
+            done += len(message.payloads) if isinstance(message, Done) else 0
+            above.machine.receive(1, message, above.now)
+        down = above.say(CLIENT)
+    assert busy
+    assert rig.now < 100.0 + 0.2
+
+
+def test_of_two_half_idle_nodes_the_one_with_nothing_to_start_takes_from_the_other() -> None:
+    above = broker(slots=2)
+    above.machine._dealer.pace.note(9, 1, 0.05)
+    above.given(*(single(id_, fn=9) for id_ in range(10, 14)))
+    assert above.say(2, Joined(2, node=True)) == [Send(1, Recall())]
+    back = above.say(1, Returned([(2, 0, 1), (3, 0, 1)]))
+    assert [(send.peer, [task.id for task in send.message.tasks]) for send in back] == [(2, [12, 13])]
