@@ -62,7 +62,8 @@ class NodeHost(Host):
         self.stopped_until = 0.0
         self.joined = self.said = sim.now
         self.stood_still = -1.0
-        self.last_start = self.free_since = sim.now
+        self.last_start = self.idle_since = sim.now
+        self.free_since: float | None = None  # of a slot, beside its queue
         # what the broker's host notes of a peer
         self.recalls = 0
         self.vain_since: float | None = None
@@ -269,8 +270,10 @@ class NodeHost(Host):
         at_work = sum(1 for peer in peers.values() if peer.hand and not peer.waiting)
         free = at_work < self.place.slots and any(peer.open() and not peer.hand for peer in peers.values())
         if not free or not self.dispatcher.ledger.ready.size:
+            self.free_since = None
+        elif self.free_since is None:
             self.free_since = self.sim.now
-        elif self.sim.now - self.free_since > 2 * RECALL_S and self.stood_still < self.free_since:
+        elif self.sim.now - self.free_since > RECALL_S + 0.02 and self.stood_still < self.free_since:
             raise Wrong(f"node {self.peer} has had a free slot beside its queue since {self.free_since}")
 
     # ---- its end
@@ -344,6 +347,7 @@ class NodeHost(Host):
         """Nothing is left."""
         waits = self.dispatcher.waits
         left = self.leases, self.asked, waits.count, waits.elsewhere, self.dispatcher.ledger.tasks
+        left += tuple(peer.questions for peer in self.dispatcher.peers.values())
         if any(left):
             raise Wrong(f"in node {self.peer} something is left: {left}")
         if self.told_slots != self.place.slots:

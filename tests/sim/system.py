@@ -11,6 +11,7 @@ from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.node import Node
 from zmqtasks.messages import LEASED, Task
 
+from .idleness import Idleness
 from .links import Time
 from .node import NodeHost
 from .top import Top
@@ -53,6 +54,7 @@ class Sim:
         self.work = Work(self)
         self.truth = Truth(self)
         self.top = Top(self)
+        self.idleness = Idleness(self)
 
     @property
     def now(self) -> float:
@@ -114,7 +116,7 @@ class Sim:
         for _ in range(world.cancels):
             id_ = rng.choice((None, None, None, rng.choice(ids), rng.choice(ids), -5))
             self.at(rng.random() * 0.25, self.cancel, id_, rng.random() < 0.6)
-            if rng.random() < 0.1:
+            if rng.random() < (0.3 if world.nodes else 0.1):
                 start = rng.choice(ids)
                 self.at(
                     rng.random() * 0.25, self._cancel_range, range(start, start + rng.choice((2, 10, 100)))
@@ -186,7 +188,7 @@ class Sim:
     def _stop(self) -> None:
         """A child stands still for a while."""
         if (child := self._victim()) is not None and child.stopped_until <= self.now:
-            longest = 3 * (self.world.silence_s or 0.03)
+            longest = 3 * (self.world.silence_s or (0.1 if self.world.nodes else 0.03))
             child.stopped_until = child.stood_still = self.now + self.rng.random() * longest
             self.note(f"  {child.name} stops until {child.stopped_until * 1e3:.3f} ms")
 

@@ -266,7 +266,7 @@ class Top(Host):
             states = {id_: getattr(machine.ledger.find(id_), "state", None) for id_ in ids}
             raise Wrong(f"not settled: {states}")
         ledger = machine.ledger
-        hands = any(peer.hand for peer in machine.peers.values())
+        hands = any(peer.hand or peer.questions for peer in machine.peers.values())
         if ledger.pending or ledger.ready.size or ledger.addresses or hands:
             raise Wrong("something is left")
         for node in self.children.values():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .child import Child, Entry
     from .system import Sim
 
-UNWANTED_S = 0.15  # how long after a cancel something may start that was on its way
+UNWANTED_S = 0.01  # how long after a cancel something may start, beside the way that messages take
 
 
 @dataclass(slots=True)
@@ -96,7 +96,9 @@ class Truth:
         needs = entry.spec.needs
         if bad := [n for n in needs if n not in self.final or self.final[n].state != SUCCEEDED]:
             raise Wrong(f"task {id_} starts without {bad}")
-        if sim.now - self.unwanted.get(id_, sim.now) > UNWANTED_S:
+        world = sim.world  # there and back, to a node and to a child
+        way_s = 4 * world.link_s + 8 * world.control_s + 6 * world.loop_s + UNWANTED_S
+        if sim.now - self.unwanted.get(id_, sim.now) > way_s:
             raise Wrong(f"task {id_} starts, and was cancelled {sim.now - self.unwanted[id_]:.3f} s ago")
         self.running.add(id_)
         self.where[id_] = child

@@ -152,4 +152,4 @@ class World:
         self.pauses = times(0.25, 3)
         self.leaves = times(0.3, 2)
         self.new_lanes = times(0.5, 2) if self.lanes else 0
-        self.crossing = 0.2 if self.cancels and rng.random() < 0.5 else 0.0
+        self.crossing = 0.5 if self.cancels and rng.random() < 0.7 else 0.0

@@ -56,18 +56,13 @@ class Cancels:
                 self._answer(asked, cancelled=True)
         peer.questions = [asked for asked in peer.questions if asked.id != id_]
 
-    def hear(self, peer: Peer, message: Answered, now: float) -> None:
-        """A node has answered: what it does not have any more may be on its way back, or has come back."""
+    def hear(self, peer: Peer, message: Answered) -> None:
+        """A node has answered. What it had given back before is no question any more."""
         for asked in [
             asked for asked in peer.questions if (asked.id, asked.token) == (message.id, message.token)
         ]:
             peer.questions.remove(asked)
-            if message.cancelled or self._ledger.find(message.id) is None:
-                self._answer(asked, cancelled=message.cancelled)
-            elif (task := self._ledger.find(message.id)) is not None and task.peer == peer.id:
-                self._answer(asked, cancelled=False)  # it runs there
-            else:
-                self.ask(asked, now)
+            self._answer(asked, cancelled=message.cancelled)
 
     def recall(self, peer: Peer) -> None:
         """Ask for what `peer` has not started."""

@@ -298,9 +298,9 @@ class Dispatcher:
             if not peer.asked:
                 self._cancels.recall(peer)
 
-    def _answered(self, peer_id: int, message: Answered, now: float) -> None:
+    def _answered(self, peer_id: int, message: Answered, _now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
-            self._cancels.hear(peer, message, now)
+            self._cancels.hear(peer, message)
 
     def _waiting(self, peer_id: int, message: Waiting, now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
