@@ -212,7 +212,8 @@ BUGS = {
 
 # For the worlds of two levels. Tried and not seen in 600 of them, so that unit tests have to do: one worker that does
 # not answer stops its node; a range of cancels is not passed on; a long task on one slot takes the credit of the others;
-# the next task goes to the least work, be there no slot; nothing is stolen for a node that is only half idle.
+# the next task goes to the least work, be there no slot; nothing is stolen for a node that is only half idle; an
+# overdue node is given nothing though slots are free (one world in a thousand).
 NODE_BUGS = {
     "an outcome goes up under another's ordinal": Bug(
         "node", "if done is None or ordinal != expected:", "if done is None:"
@@ -310,9 +311,6 @@ NODE_BUGS = {
         "cancels",
         "            if message.token is not None:\n                peer.questions.append(message)\n",
         "            peer.questions.append(message)\n",
-    ),
-    "an overdue node is given nothing, be slots free": Bug(
-        "peer", "self.overdue and self.items >= self.slots", "self.overdue"
     ),
     "a piece before a hole is not found": Bug(
         "peer", "piece.offset <= offset < key[1]", "piece.offset == offset < key[1] - 1"

@@ -149,7 +149,7 @@ class Done(msgspec.Struct, array_like=True):
 
 
 class Ended(msgspec.Struct, array_like=True, gc=False):
-    """Of what was handed out as `ordinal`, `items` from `offset` on are settled, neither by a value nor by a failure."""
+    """Of what was handed out as `ordinal`, `items` from `offset` on are settled, by neither a value nor a failure."""
 
     ordinal: int
     offset: int

@@ -12,9 +12,9 @@ from zmqtasks.messages import LEASED, Cancel, Task
 class Peer:
     """One worker: its hand, its credit, and what is asked of it."""
 
-    __slots__ = ("asked", "barren", "bytes", "due", "ending", "fresh", "hand", "hand_s", "heard", "id", "is_node", "items",
-                 "lanes", "leaving", "next_ordinal", "overdue", "priority", "questions", "slots", "waiting",
-                 "waits_on", "window_s")  # fmt: skip
+    __slots__ = ("asked", "barren", "bytes", "due", "ending", "fresh", "hand", "hand_s", "heard", "id",
+                 "is_node", "items", "lanes", "leaving", "next_ordinal", "overdue", "priority", "questions",
+                 "slots", "waiting", "waits_on", "window_s")  # fmt: skip
 
     def __init__(
         self, id_: int, slots: int, now: float, *, is_node: bool = False, lanes: frozenset[int] | None = None
