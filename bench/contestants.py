@@ -1,4 +1,4 @@
-"""The contestants, each behind the same few callables.
+"""The contestants, each behind the same few callables; those in `bench.peers` are imported on demand.
 
 Nothing is wrapped that is called once a task, except `multiprocessing.Pool.apply_async`, which takes a tuple.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 import importlib
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from bench import peers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +50,11 @@ def _zmqtasks(workers: int) -> Pool:
     return Pool(client.submit, _result, _collect, lambda fn, items: list(client.map(fn, items)), client.close)
 
 
+def _brokered(workers: int, *, curve: bool = True) -> Pool:
+    client, end = importlib.import_module("bench.brokered").open_client(workers, curve=curve)
+    return Pool(client.submit, _result, _collect, lambda fn, items: list(client.map(fn, items)), end.close)
+
+
 def _executor(executor: Any) -> Pool:
     return Pool(
         submit=executor.submit,
@@ -83,18 +91,38 @@ def _multiprocessing(workers: int) -> Pool:
 
 _OPEN: dict[str, Callable[[int], Pool]] = {
     "zmqtasks": _zmqtasks,
+    "zmqtasks-brokered": _brokered,
+    "zmqtasks-brokered-ipc": partial(_brokered, curve=False),
     REFERENCE: _process_pool_executor,
     "multiprocessing.Pool": _multiprocessing,
     "loky": _loky,
 }
 
-CONTESTANTS = tuple(_OPEN)
+_PEERS = {
+    "raw-ROUTER": ("raw_router", "open_pool", "absent"),
+    "raw-ROUTER+CURVE": ("raw_router", "open_pool_with_curve", "absent_with_curve"),
+    "Celery-Redis": ("celery_redis", "open_pool", "absent"),
+    "Dask": ("dask_distributed", "open_pool", "absent"),
+    "Ray": ("ray_local", "open_pool", "absent"),
+}
+"""The module in `bench.peers`, what opens the pool in it, and what says why that cannot be."""
+
+
+def _of_peer(name: str, *, absent: bool = False) -> Callable[..., Any]:
+    module, opens, says = _PEERS[name]
+    found: Callable[..., Any] = getattr(
+        importlib.import_module(f"bench.peers.{module}"), says if absent else opens
+    )
+    return found
+
+
+CONTESTANTS = (*_OPEN, *_PEERS)
 """The names of all contestants, in the order of their turns."""
 
 
 def open_pool(name: str, workers: int = WORKERS) -> Pool:
     """Start the contestant called `name` with `workers` children; its caller closes it."""
-    return _OPEN[name](workers)
+    return (_OPEN[name] if name in _OPEN else _of_peer(name))(workers)
 
 
 @contextmanager
@@ -109,10 +137,23 @@ def pool_of(name: str) -> Iterator[Pool]:
         pool.close()
 
 
+def is_peer(name: str) -> bool:
+    """Whether a contestant is of `bench.peers`."""
+    return name in _PEERS
+
+
+def is_asked(name: str, question: str) -> bool:
+    """Whether a contestant is asked that question: the peers are asked a few only."""
+    return not is_peer(name) or question in peers.QUESTIONS
+
+
 def why_absent(name: str) -> str | None:
     """Say why a contestant cannot take part, None if it can."""
     try:
-        if name == "zmqtasks":
+        if is_peer(name):
+            reason: str | None = _of_peer(name, absent=True)()
+            return reason
+        if name.startswith("zmqtasks"):
             importlib.import_module("zmqtasks").Client  # noqa: B018  (is it there?)
         elif name == "loky":
             importlib.import_module("loky")

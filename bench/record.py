@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from bench.questions import Figure
     from bench.rounds import Answers
 
-PACKAGES = ("zmqtasks", "pyzmq", "msgspec", "cloudpickle", "loky", "numpy")
+PACKAGES = (
+    *("zmqtasks", "pyzmq", "msgspec", "cloudpickle", "loky", "numpy"),
+    *("celery", "redis", "distributed", "ray"),
+)
 
 
 def versions() -> dict[str, str]:

@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.contestants import is_asked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -83,7 +85,7 @@ def ask(
         for number in range(rounds):
             for contestant in contestants:
                 key = f"{question} {contestant}"
-                if key in failures:
+                if key in failures or not is_asked(contestant, question):
                     continue
                 progress(f"{question}, round {number + 1} of {rounds}: {contestant}")
                 try:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
-from bench.contestants import REFERENCE
+from bench.contestants import REFERENCE, is_asked, is_peer
 from bench.questions import Figure, question
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.record import Record
+
+COLUMNS_MAX = 7
+"""Contestants that a table of 110 characters has room for."""
 
 WHOLE_FROM = 100
 LOAD_MAX = 0.5
@@ -49,22 +54,48 @@ def cell(record: Record, name: str, contestant: str, figure: Figure) -> str:
     return text
 
 
-def show(record: Record, console: Console) -> None:
-    """Print everything: a row a figure, a column a contestant, then what a reader should know."""
+def heading(contestant: str) -> str:
+    """Break a name where a narrow column may: `raw-ROUTER` after the hyphen."""
+    return re.sub(r"(?<=[.+-])|(?=Executor)", "\n", contestant)
+
+
+def tables(record: Record) -> Iterator[Table]:
+    """Yield one table, or if it were too wide one of the pools, and one of the peers beside ours."""
     rounds = "one round" if record.rounds == 1 else f"medians of {record.rounds} rounds"
-    about = record.machine
-    packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
-    table = Table(title=f"zmqtasks and others, {rounds}", show_lines=True)
+    everybody, questions = record.contestants, list(record.answers)
+    pools = [name for name in everybody if not is_peer(name)]
+    peers = [name for name in everybody if is_peer(name)]
+    if len(everybody) <= COLUMNS_MAX or not peers:
+        yield _table(record, everybody, questions, f"zmqtasks and others, {rounds}")
+        return
+    yield _table(record, pools, questions, f"zmqtasks and other pools, {rounds}")
+    ours = [name for name in pools if name == REFERENCE or name.startswith("zmqtasks")]
+    questions = [name for name in questions if any(is_asked(peer, name) for peer in peers)]
+    if questions:
+        yield _table(record, [*ours, *peers], questions, f"zmqtasks and other systems, {rounds}")
+
+
+def _table(record: Record, contestants: Sequence[str], questions: Sequence[str], title: str) -> Table:
+    """Make a table: a row a figure, a column a contestant."""
+    table = Table(title=title, show_lines=True)
     table.add_column("figure")
-    for contestant in record.contestants:
-        table.add_column(contestant.replace("Executor", "\nExecutor").replace(".", ".\n"), justify="right")
-    names = list(record.answers)
-    for name in names:
+    for contestant in contestants:
+        table.add_column(heading(contestant), justify="right")
+    for name in questions:
         for figure in question(name).figures:
             aim = "more is better" if figure.more_is_better else "less is better"
-            cells = (cell(record, name, contestant, figure) for contestant in record.contestants)
+            cells = (cell(record, name, contestant, figure) for contestant in contestants)
             table.add_row(f"{figure.label}, {figure.unit}\n[dim]{aim}[/]", *cells)
-    console.print(table)
+    return table
+
+
+def show(record: Record, console: Console) -> None:
+    """Print the tables, then what a reader should know."""
+    about = record.machine
+    packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
+    names = list(record.answers)
+    for table in tables(record):
+        console.print(table)
     console.print(
         f"[cyan]N x[/]: N times better than {REFERENCE} in this run (1 is equal, below 1 is worse)."
     )

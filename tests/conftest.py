@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +25,9 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from brokered import Clusters
+    from namespaces import Machine
 
     from zmqtasks import Client
 
@@ -59,6 +63,18 @@ def has_ended(pid: int) -> bool:
         return True
 
 
+kept: set[int] = set()
+"""Processes that are meant to outlive the test that first needed them, as `brokered.py` starts them."""
+
+
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    """The children of a process at any depth; none if it has ended."""
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
 @dataclass(frozen=True, slots=True)
 class Belongings:
     """What this process holds at one moment: children at any depth, threads of ours, watched descriptors."""
@@ -70,8 +86,9 @@ class Belongings:
     @classmethod
     def now(cls) -> Belongings:
         """Look."""
+        own = [child for child in psutil.Process().children() if child.pid not in kept]
         return cls(
-            frozenset(psutil.Process().children(recursive=True)),
+            frozenset([*own, *(below for child in own for below in descendants(child))]),
             frozenset(thread for thread in threading.enumerate() if thread.name.startswith("zmqtasks")),
             frozenset(watched_descriptors()),
         )
@@ -139,23 +156,86 @@ def _leaves_nothing(_module_leaves_nothing: None) -> Iterator[None]:
     assert_nothing_more_than(before)
 
 
-@pytest.fixture
-def client(_leaves_nothing: None) -> Iterator[Client]:
-    """Yield a client with two children of its own, closed after the test."""
+class OpenClient(Protocol):
+    """Open a client of the topology under test."""
+
+    def __call__(self, workers: int = 2) -> Client:
+        """One with so many children: its own ones, or those of a broker's one node."""
+
+
+@pytest.fixture(scope="session")
+def _clusters() -> Iterator[Clusters]:
+    """The brokers with a node of this run, started when they are needed."""
+    from brokered import Clusters
+
+    clusters = Clusters()
+    yield clusters
+    clusters.end()
+
+
+@pytest.fixture(scope="module", params=["embedded", "brokered"])
+def open_client(
+    request: pytest.FixtureRequest, _clusters: Clusters, _module_leaves_nothing: None
+) -> OpenClient:
+    """Return a function that opens a client: once each test runs with workers of its own, once with a broker's."""
     from zmqtasks import Client
 
-    with Client(workers=2) as client:
+    def embedded(workers: int = 2) -> Client:
+        return Client(workers=workers)
+
+    def brokered(workers: int = 2) -> Client:
+        return _clusters.get(workers).client()
+
+    return embedded if request.param == "embedded" else brokered
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out with a broker what is marked to be about the embedded topology, and the other way round."""
+    out = []
+    for item in items:
+        topology = item.callspec.params.get("open_client") if hasattr(item, "callspec") else None
+        if topology is not None:
+            other = {"embedded": "brokered_only", "brokered": "embedded_only"}[topology]
+            out += [item] if item.get_closest_marker(other) else []
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in set(out)]
+
+
+@pytest.fixture
+def client(open_client: OpenClient, _leaves_nothing: None) -> Iterator[Client]:
+    """Yield a client with two children, closed after the test."""
+    with open_client() as client:
         yield client
+
+
+@pytest.fixture
+def lone(open_client: OpenClient, _leaves_nothing: None) -> Iterator[Client]:
+    """Yield a client with one child; what hangs in a failed test is ended with it."""
+    client = open_client(1)
+    yield client
+    client._host.close(wait=True, cancel=True, kill=True)
 
 
 @pytest.fixture(scope="module")
-def shared_client(_module_leaves_nothing: None) -> Iterator[Client]:
+def shared_client(open_client: OpenClient, _module_leaves_nothing: None) -> Iterator[Client]:
     """Yield one client with two children for all the tests of a module that do no harm to it."""
-    from zmqtasks import Client
-
-    with Client(workers=2) as client:
+    with open_client() as client:
         client.submit(int).result()  # started, before any test takes stock
         yield client
+
+
+@pytest.fixture
+def machines(_leaves_nothing: None) -> Iterator[tuple[Machine, Machine]]:
+    """Yield two machines joined by a cable (`namespaces.py`), or skip where there can be none."""
+    from namespaces import Unavailable, two_machines
+
+    with ExitStack() as stack:
+        try:
+            pair = stack.enter_context(two_machines())
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        yield pair
 
 
 class RunPython(Protocol):

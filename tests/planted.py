@@ -20,7 +20,10 @@ MODULES = (
     "peer",
     "queue",
     "join",
+    "starts",
     "ledger",
+    "retry",
+    "limits",
     "cancels",
     "waits",
     "deal",
@@ -178,8 +181,8 @@ BUGS = {
     ),
     "the queue takes one too many": Bug(
         "dispatch",
-        "ledger.pending + task.count > self.queue_max",
-        "ledger.pending + task.count > self.queue_max + 1",
+        "ledger.pending + task.count > (self.queue_max or 0)",
+        "ledger.pending + task.count > (self.queue_max or 0) + 1",
     ),
     "what is submitted twice runs twice": Bug(
         "dispatch", "if task.state != NEW or task.id in ledger.tasks:", "if task.id in ledger.tasks:"
@@ -206,6 +209,65 @@ BUGS = {
     ),
     "what is in hand takes no credit": Bug(
         "deal", "(peer.window_s * peer.slots - peer.hand_s) / cost", "peer.window_s * peer.slots / cost"
+    ),
+    # ---- policies
+    "one retry too many": Bug("retry", "if retries >= rule.max:", "if retries > rule.max:"),
+    "retries are not counted": Bug(
+        "retry", "Course(course.since, retries + 1, log, last)", "Course(course.since, 1, log, last)"
+    ),
+    "a retry does not wait": Bug(
+        "retry", "self._ledger.later.push(due, task)", "self._ledger.later.push(now, task)"
+    ),
+    "the backoff does not grow": Bug("retry", "rule.delay * rule.factor**retries", "rule.delay"),
+    "the backoff grows beyond its end": Bug(
+        "retry", "min(rule.max_delay, rule.delay * rule.factor**retries)", "rule.delay * rule.factor**retries"
+    ),
+    "a retry is planned for after its deadline": Bug(
+        "retry", "due > course.since + rule.deadline", "now > course.since + rule.deadline"
+    ),
+    "a retry waits in the queue beyond its deadline": Bug(
+        "starts", "after = options.retry.deadline if options.retry is not None else None", "after = None"
+    ),
+    "a deadline is counted from the failure": Bug(
+        "retry", "Course(course.since, retries + 1", "Course(now, retries + 1"
+    ),
+    "what does not ask is retried beside what does": Bug(
+        "retry",
+        "if not (failed and ordinal in asked and self.again(task, asked[ordinal], payload, now))",
+        "if not (failed and self.again(task, asked.get(ordinal, asks[0]), payload, now))",
+    ),
+    "an item of a span is retried for another's asking": Bug(
+        "retry", "if (ask.ordinal, ask.item) == (part.ordinal, part.offset)", "if ask.ordinal == part.ordinal"
+    ),
+    "a task is ended before its limit": Bug("limits", "if over <= now:", "if over <= now + 0.01:"),
+    "it is looked once and not again": Bug("limits", "        self.looks[peer.id] = when\n", ""),
+    "a shorter limit is looked after when a longer one is over": Bug(
+        "limits",
+        "min(self.looks.get(peer.id, now + shortest), now + shortest)",
+        "self.looks.get(peer.id, now + shortest)",
+    ),
+    "who was ended for its limit is taken for lost": Bug(
+        "dispatch", "elif peer.doomed == (message.ordinal, message.item):", "elif peer.doomed is None:"
+    ),
+    "whoever is lost is taken for over its limit": Bug(
+        "dispatch",
+        "elif peer.doomed == (message.ordinal, message.item):",
+        "elif culprit.options.time_limit:",
+    ),
+    "a peer that was not ended after all gets no more": Bug(
+        "limits", "            peer.doomed = NOBODY\n", "            pass\n"
+    ),
+    "what comes back from a hand does not expire": Bug(
+        "ledger", "            if task.course is not None:\n                self.starts.watch(task)\n", ""
+    ),
+    "what is late in a hand is left there": Bug(
+        "cancels", "if peer.items > peer.slots and not (peer.asked", "if peer.items > 99 and not (peer.asked"
+    ),
+    "what has started expires": Bug(
+        "starts", "after = None if task.deliveries else options.expires", "after = options.expires"
+    ),
+    "only the first of a span expires": Bug(
+        "starts", "for id_ in range(first, first + count) if", "for id_ in range(first, first + 1) if"
     ),
 }
 
@@ -234,7 +296,7 @@ NODE_BUGS = {
         "node", "            self._pace = {}\n", "            pass\n"
     ),
     "an end is taken for an outcome": Bug(
-        "node", "if state not in (SUCCEEDED, FAILED):", "if state not in (SUCCEEDED, FAILED, 9):"
+        "node", "if state not in (SUCCEEDED, FAILED):", "if state < SUCCEEDED:"
     ),
     "an end of a span speaks of one item": Bug(
         "node", "Ended(task.face, task.offset, task.count", "Ended(task.face, task.offset, 1"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import OpenClient
 from gate import Gate, wait_at
 
 from zmqtasks import Client, State, TaskCancelled, as_completed
@@ -88,8 +89,10 @@ async def wrapped(client: Client, gate: str) -> str:
 
 
 @in_a_loop
-async def test_an_asynchronous_with_closes_without_blocking_the_loop(gate: Gate) -> None:
-    async with Client(workers=1) as client:
+async def test_an_asynchronous_with_closes_without_blocking_the_loop(
+    open_client: OpenClient, gate: Gate
+) -> None:
+    async with open_client(1) as client:
         future = client.submit(wait_at, gate.path, 1)
         # The loop must turn for this while the client closes.
         asyncio.get_running_loop().call_later(0.1, gate.open)
@@ -97,9 +100,9 @@ async def test_an_asynchronous_with_closes_without_blocking_the_loop(gate: Gate)
 
 
 @in_a_loop
-async def test_an_error_leaves_an_asynchronous_with() -> None:
+async def test_an_error_leaves_an_asynchronous_with(open_client: OpenClient) -> None:
     with pytest.raises(KeyError):
-        async with Client(workers=1) as client:
+        async with open_client(1) as client:
             future = client.submit(abs, -1)
             raise KeyError
     assert future.result(0) == 1
@@ -138,8 +141,8 @@ async def test_waiting_may_be_given_up(client: Client, gate: Gate) -> None:
 
 
 @in_a_loop
-async def test_a_cancelled_wait_cancels_what_has_not_started(gate: Gate) -> None:
-    async with Client(workers=1) as client:
+async def test_a_cancelled_wait_cancels_what_has_not_started(open_client: OpenClient, gate: Gate) -> None:
+    async with open_client(1) as client:
         running = client.submit(wait_at, gate.path, 1)
         await turning_until(running.running)
         queued = client.submit(abs, -1)
@@ -156,8 +159,8 @@ async def test_a_cancelled_wait_cancels_what_has_not_started(gate: Gate) -> None
 
 
 @in_a_loop
-async def test_a_cancelled_task_raises_where_it_is_awaited(gate: Gate) -> None:
-    async with Client(workers=1) as client:
+async def test_a_cancelled_task_raises_where_it_is_awaited(open_client: OpenClient, gate: Gate) -> None:
+    async with open_client(1) as client:
         running = client.submit(wait_at, gate.path)
         await turning_until(running.running)
         queued = client.submit(abs, -1)

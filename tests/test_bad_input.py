@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from conftest import RunPython
+from conftest import OpenClient, RunPython
 
 from zmqtasks import (
     Client,
@@ -502,10 +502,10 @@ def test_a_large_result(shared_client: Client) -> None:
 # ---- futures and clients that are not at home --------------------------------------------------------------------
 
 
-def test_a_future_of_another_client(shared_client: Client) -> None:
+def test_a_future_of_another_client(shared_client: Client, open_client: OpenClient) -> None:
     import concurrent.futures
 
-    with Client(workers=1) as other:
+    with open_client(1) as other:
         foreign = other.submit(abs, -1)
         for args in ((foreign,), ([{"a": foreign}],)):
             with pytest.raises(ForeignFuture, match="another client"):
@@ -523,8 +523,8 @@ def test_a_future_of_another_client(shared_client: Client) -> None:
     assert shared_client.submit(abs, -1).result() == 1
 
 
-def test_use_after_close() -> None:
-    with Client(workers=1) as client:
+def test_use_after_close(open_client: OpenClient) -> None:
+    with open_client(1) as client:
         done = client.submit(abs, -1)
     for use in (
         lambda: client.submit(abs, 1),

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from conftest import until
+from conftest import OpenClient, until
 from gate import Gate, note, wait_at
 
 from zmqtasks import Client, Future, QueueFull, State, current
@@ -25,14 +25,6 @@ from zmqtasks import Client, Future, QueueFull, State, current
 def gate(tmp_path: Path) -> Iterator[Gate]:
     with Gate(tmp_path) as gate:
         yield gate
-
-
-@pytest.fixture
-def lone() -> Iterator[Client]:
-    """A client with one child; what hangs in a failed test is ended with it."""
-    client = Client(workers=1)
-    yield client
-    client._host.close(wait=True, cancel=True, kill=True)
 
 
 # ---- submit ------------------------------------------------------------------------------------------------------
@@ -364,8 +356,8 @@ def test_the_client_cancels_by_future_and_by_id(lone: Client, gate: Gate) -> Non
     assert not lone.cancel(queued[2].id)
 
 
-def test_closing_waits_for_what_is_pending(gate: Gate) -> None:
-    with Client(workers=1) as client:
+def test_closing_waits_for_what_is_pending(open_client: OpenClient, gate: Gate) -> None:
+    with open_client(1) as client:
         futures = [client.submit(wait_at, gate.path, index) for index in range(3)]
         opener = threading.Timer(0.1, gate.open)
         opener.start()
@@ -374,9 +366,9 @@ def test_closing_waits_for_what_is_pending(gate: Gate) -> None:
     opener.join()
 
 
-def test_an_exception_in_the_with_block_still_waits(gate: Gate) -> None:
+def test_an_exception_in_the_with_block_still_waits(open_client: OpenClient, gate: Gate) -> None:
     gate.open()
-    with pytest.raises(KeyError), Client(workers=1) as client:
+    with pytest.raises(KeyError), open_client(1) as client:
         future = client.submit(wait_at, gate.path, 1)
         raise KeyError
     assert future.result() == 1
@@ -394,8 +386,8 @@ def test_shutdown_can_cancel_what_has_not_started(lone: Client, gate: Gate) -> N
     assert running.result() == 1
 
 
-def test_closing_an_idle_client_is_quick_and_may_be_repeated() -> None:
-    client = Client(workers=2)
+def test_closing_an_idle_client_is_quick_and_may_be_repeated(open_client: OpenClient) -> None:
+    client = open_client()
     client.submit(abs, 1).result()
     began = monotonic()
     client.close()
@@ -404,8 +396,8 @@ def test_closing_an_idle_client_is_quick_and_may_be_repeated() -> None:
     client.shutdown()
 
 
-def test_two_clients_at_the_same_time(client: Client) -> None:
-    with Client(workers=1) as other:
+def test_two_clients_at_the_same_time(client: Client, open_client: OpenClient) -> None:
+    with open_client(1) as other:
         assert client.submit(abs, -1).result() == other.submit(abs, -1).result() == 1
         assert client.submit(os.getpid).result() != other.submit(os.getpid).result()
 

@@ -30,13 +30,16 @@ FACES, PROGRAMS, NODES, BYTES, CORE, WORDS = 5, 4, 3, 2, 1, 0
 FLOORS = {
     **dict.fromkeys(("__main__", "cli", "dashboard", "contrib"), FACES),
     "nodes": NODES,
-    **dict.fromkeys(("wire", "codec", "payload", "keys", "journal", "functions", "blobs", "culprit"), BYTES),
+    **dict.fromkeys(
+        ("wire", "codec", "payload", "keys", "journal", "functions", "catalog", "blobs", "culprit", "visit"),
+        BYTES,
+    ),
     "core": CORE,
-    **dict.fromkeys(("messages", "options", "errors"), WORDS),
+    **dict.fromkeys(("messages", "options", "errors", "units"), WORDS),
 }
 """The floor of each module or package of the top level; what is not named here is on PROGRAMS."""
 
-PEERS = {"local", "broker", "worker", "child", "ventilator", "sink", "zap"}
+PEERS = {"local", "broker", "worker", "child", "ventilator", "sink"}
 """The modules of nodes/ that are a node, each what one process or one thread of it is; the others are plumbing."""
 
 CORE_BANS = {
@@ -256,8 +259,8 @@ PLANTED = {
             "nodes/sink.py",
             "from . import link",
             "nodes/link.py",
-            "def late():\n    import zmqtasks.nodes.zap",
-            "nodes/zap.py",
+            "def late():\n    import zmqtasks.nodes.ventilator",
+            "nodes/ventilator.py",
         ),
     ],
     "banned": [

@@ -33,14 +33,6 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
         yield gate
 
 
-@pytest.fixture
-def lone() -> Iterator[Client]:
-    """A client with one child; what hangs in a failed test is ended with it."""
-    client = Client(workers=1)
-    yield client
-    client._host.close(wait=True, cancel=True, kill=True)
-
-
 class Pair(NamedTuple):
     left: Any
     right: Any

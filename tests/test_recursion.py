@@ -22,14 +22,6 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
         yield gate
 
 
-@pytest.fixture
-def lone() -> Iterator[Client]:
-    """A client with one child; what hangs in a failed test is ended with it."""
-    client = Client(workers=1)
-    yield client
-    client._host.close(wait=True, cancel=True, kill=True)
-
-
 def recursions() -> tuple[Callable[[int], int], Callable[[int], int]]:
     """Make the functions here: as closures they travel by value, and no child imports pytest for them."""
 
@@ -192,7 +184,7 @@ def test_clients_in_tasks_of_clients_in_tasks(lone: Client) -> None:
     assert lone.submit(work, 3).result() == 4
 
 
-def test_threads_of_a_task_use_its_current(lone: Client) -> None:
+def test_threads_of_a_task_use_its_current(client: Client) -> None:
     def work() -> tuple[Any, ...]:
         mine, seen, waited = current().id, [], []
 
@@ -211,8 +203,7 @@ def test_threads_of_a_task_use_its_current(lone: Client) -> None:
         )
 
     # A thread's waiting does not free the slot: the main thread might be at work.
-    with Client(workers=2) as client:
-        mine, seen, waited, alive = client.submit(work).result()
+    mine, seen, waited, alive = client.submit(work).result()
     assert seen == [mine] * 4
     assert waited == [7] * 4
     assert alive == [False] * 4

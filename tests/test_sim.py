@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from sim import Sim, first_failure
 
-from zmqtasks.messages import CANCELLED, DEAD, FAILED, SUCCEEDED, UPSTREAM_FAILED
+from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FAILED, SUCCEEDED, UPSTREAM_FAILED
 
 SEEDS = int(os.environ.get("ZMQTASKS_SIM_SEEDS", "300"))
 CHUNK = 50
@@ -49,10 +49,14 @@ def test_the_worlds_have_all_that_may_happen(nodes: bool) -> None:
         seen["refused"] += len(truth.refused)
         seen["waits"] += sum(bool(spec.subs) for spec, _ in sim.work.spec_of.values())
         seen["dropped"] += len(truth.dropped)
+        if not nodes:
+            seen["retried"] += sum(sim.policies.retried.values())
+            seen["over a limit"] += sum(sim.policies.limited.values())
         seen["given up"] += truth.given_up
         for question in truth.questions:
             seen[f"cancel, terminate {question.terminate}: {question.answers}"] += 1
-    assert ends.keys() == {SUCCEEDED, FAILED, CANCELLED, UPSTREAM_FAILED, DEAD}
+    policies = set() if nodes else {EXPIRED}
+    assert ends.keys() == {SUCCEEDED, FAILED, CANCELLED, UPSTREAM_FAILED, DEAD} | policies
     cancels = {
         f"cancel, terminate {force}: {[answer]}" for force in (True, False) for answer in (True, False)
     }

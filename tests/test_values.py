@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import RunPython, until
+from conftest import OpenClient, RunPython, until
 from gate import Gate, wait_at
 
 from zmqtasks import Client, current
@@ -24,9 +24,9 @@ SIZES = sorted({0, 1, *(border + more for border in BORDERS for more in (-64, -1
 
 
 @pytest.fixture(scope="module")
-def values_client(_module_leaves_nothing: None) -> Iterator[Client]:
+def values_client(open_client: OpenClient, _module_leaves_nothing: None) -> Iterator[Client]:
     """Yield one client for many tests."""
-    client = Client(workers=2)
+    client = open_client()
     client.submit(int).result()
     yield client
     client._host.close(wait=True, cancel=True, kill=True)
@@ -43,14 +43,6 @@ def shared_client(_leaves_nothing: None, values_client: Client) -> Iterator[Clie
 def gate(tmp_path: Path) -> Iterator[Gate]:
     with Gate(tmp_path) as gate:
         yield gate
-
-
-@pytest.fixture
-def lone() -> Iterator[Client]:
-    """A client with one child; what hangs in a failed test is ended with it."""
-    client = Client(workers=1)
-    yield client
-    client._host.close(wait=True, cancel=True, kill=True)
 
 
 def memory_files(pid: int | str = "self") -> list[str]:

@@ -89,7 +89,7 @@ def task(id_: int, payload: Any = b"p", **fields: Any) -> Task:
     return Task(id=id_, fn=fields.pop("fn", 7), payload=payload, **{"attempt": 1, **fields})
 
 
-OPTIONS_BYTES = "9505cb0000000000000000a16e81a161a16203"
+OPTIONS_BYTES = "9905cb0000000000000000a16e81a161a16203a764656661756c74c0c0c0"
 
 
 def messages() -> dict[str, tuple[wire.Message, str]]:
@@ -119,21 +119,21 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
             codec.done(
                 Done(3, [b"a", b"b"], [1], [Part(4, 0, 2, failed=False, payload=b"v")], [(7, 2, 0.5)])
             ),
-            "96a4646f6e650392c40161c4016291019195040002c2c4017691930702cb3fe0000000000000",
+            "97a4646f6e650392c40161c4016291019195040002c2c4017691930702cb3fe000000000000090",
         ),
         "settled": (
             codec.settled([(task(5), SUCCEEDED, b"v")]),
-            "92a7736574746c6564919505010501c40176",
+            "94a7736574746c656491920591c401769090",
         ),
         "asked": (
             codec.asked([task(5, needs=(4,))], {4: (SUCCEEDED, Value(b"v", 2))}, []),
-            "95a561736b65649199020705c4017000000190c09191049091940405c4017602",
+            "96a561736b65649199020705c4017000000190c0810591049091940406c401760290",
         ),
         "cancel": (
             wire_message(wire.CancelAsked(5, terminate=True, token=1, count=1)),
             "95a663616e63656c05c30101",
         ),
-        "answer": (wire_message(wire.CancelAnswer(1, cancelled=True)), "93a6616e7377657201c3"),
+        "answer": (wire_message(wire.CancelAnswer(9, 1, cancelled=True)), "94a6616e737765720901c3"),
         "progress": (
             wire_message(wire.Progress(5, 1.0, None, "m", {})),
             "96a870726f677265737305cb3ff0000000000000c0a16d80",

@@ -20,7 +20,11 @@ from zmqtasks.errors import (
     QueueFull,
     RemoteError,
     TaskCancelled,
+    TaskExpired,
+    TimeLimitExceeded,
     TooDeep,
+    UnsafeConfiguration,
+    UnusableKey,
     UpstreamFailed,
     WorkerLost,
     ZmqTasksError,
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from zmqtasks.context import current
     from zmqtasks.future import Future
     from zmqtasks.messages import State
+    from zmqtasks.options import Retry
     from zmqtasks.progress import progress_bar
     from zmqtasks.waiting import as_completed
 
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Client": "client",
     "Future": "future",
+    "Retry": "options",
     "State": "messages",
     "as_completed": "waiting",
     "current": "context",
@@ -50,6 +56,7 @@ __all__ = [  # noqa: RUF022 - by what they are for
     # submitting
     "Client",
     "Future",
+    "Retry",
     "State",
     "as_completed",
     "progress_bar",
@@ -65,7 +72,11 @@ __all__ = [  # noqa: RUF022 - by what they are for
     "QueueFull",
     "RemoteError",
     "TaskCancelled",
+    "TaskExpired",
+    "TimeLimitExceeded",
     "TooDeep",
+    "UnsafeConfiguration",
+    "UnusableKey",
     "UpstreamFailed",
     "WorkerLost",
 ]

@@ -16,6 +16,8 @@ import weakref
 from collections import OrderedDict, deque
 from typing import Any
 
+import msgspec
+
 FRAME_BYTES_MIN = 64 << 10  # a smaller buffer stays in the stream: a copy is cheaper than a frame
 FILE_BYTES_MIN = 256 << 10  # from here on memory is shared: fewer copies than through a socket
 BLOB_BYTES_MIN = (1 << 20) + 1  # a larger one is named by its hash
@@ -113,6 +115,17 @@ def hold(view: memoryview) -> Buffer:
         os.close(file)
         raise MemoryError(f"no shared memory for {view.nbytes:,} bytes: {error}") from error
     return Buffer(view.nbytes, file=file, fixed=view.readonly)
+
+
+class Packed(msgspec.Struct):
+    """A pickled stream with its out-of-band buffers; `len()` is all of its bytes."""
+
+    data: bytes | bytearray | Buffer
+    buffers: list[Buffer]
+
+    def __len__(self) -> int:
+        size = self.data.nbytes if isinstance(self.data, Buffer) else len(self.data)
+        return size + sum(buffer.nbytes for buffer in self.buffers)
 
 
 class Shelf:

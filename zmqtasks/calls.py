@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from zmqtasks import payload as payloads
-from zmqtasks.blobs import Shelf
+from zmqtasks.blobs import Packed, Shelf
 from zmqtasks.culprit import culprit
-from zmqtasks.errors import ForeignFuture, NotPicklable
+from zmqtasks.errors import ForeignFuture, NotPicklable, TimeLimitExceeded
 from zmqtasks.functions import Functions
 from zmqtasks.future import Future
 from zmqtasks.messages import Task
-from zmqtasks.options import Options
+from zmqtasks.options import Options, Retry, RetryRule
 
 _SPAN_BYTES_MAX = 256 << 10  # a span's payload is sent again for each part of it that runs elsewhere
 _SPAN_ITEMS_MAX = 1000
@@ -86,13 +86,28 @@ class Calls:
         workers: int = self._host.workers
         return max(1, min(_SPAN_ITEMS_MAX, -(-items // (workers * _SPANS_A_WORKER))))
 
-    def value(self, value: Any) -> payloads.Packed:
+    def rule(self, retry: Retry) -> RetryRule:
+        """`retry` as it travels, its classes pickled."""
+        if not isinstance(retry, Retry):
+            raise TypeError(f"retry is a zmqtasks.Retry, not {retry!r}")
+        on, not_on = retry.on, retry.not_on
+        classes: payloads.Payload = b""
+        if (on, not_on) != (Retry().on, Retry().not_on):
+            classes, _ = self._pack((on, not_on), None)
+        if not isinstance(classes, bytes):
+            raise NotPicklable("the classes of a Retry hold a large buffer")
+        on_limit = issubclass(TimeLimitExceeded, on) and not issubclass(TimeLimitExceeded, not_on)
+        seconds = (float(retry.delay), float(retry.factor), float(retry.max_delay))  # type: ignore[arg-type]  # made so in Retry
+        deadline: Any = retry.deadline
+        return RetryRule(retry.max, *seconds, retry.jitter, deadline, classes, on_limit)
+
+    def value(self, value: Any) -> Packed:
         """A value that many tasks will take: named by its hash, so that it travels once."""
         payload, needs = self._pack(payloads.out_of_band(value), None)
         if needs:
             raise ForeignFuture("a future cannot be scattered: pass it to the tasks as it is")
         data, buffers = (payload, []) if isinstance(payload, bytes) else (payload.data, payload.buffers)
-        return payloads.Packed(self._shelf.hold_always(data), buffers)  # type: ignore[arg-type]  # only what arrived has a Buffer
+        return Packed(self._shelf.hold_always(data), buffers)  # type: ignore[arg-type]  # only what arrived has a Buffer
 
     def _pack(self, value: Any, fn: Callable[..., Any] | None) -> tuple[payloads.Payload, list[Future[Any]]]:
         pickler = getattr(self._local, "pickler", None)

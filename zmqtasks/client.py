@@ -2,34 +2,79 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from zmqtasks.calls import Calls
+from zmqtasks.errors import UnknownTask, ZmqTasksError
+from zmqtasks.messages import FINAL_FROM, SUCCEEDED
 from zmqtasks.nodes import child
-from zmqtasks.nodes.local import LocalCluster, cpus
-from zmqtasks.submitter import Submitter
+from zmqtasks.nodes.cpus import cpus
+from zmqtasks.nodes.local import LocalCluster
+from zmqtasks.options import Retry
+from zmqtasks.outcome import error_of, load
+from zmqtasks.submitter import Submitter, number_of
+
+if TYPE_CHECKING:
+    from zmqtasks.introspection import Inspect
 
 
 class Client(Submitter):
-    """Workers of this machine, started here and gone with it; submit closures to them.
+    """Workers of this machine, started here and gone with it, or a broker's: submit closures to them.
 
-    `workers`: how many tasks run at a time (default: the CPUs this process may use; in a task, one). `queue_max`: how
-    many tasks may be unsettled; what comes above it is refused, its future raises `QueueFull`.
+    `address`: a broker's, as `tcp://host:5555` (default: `ZMQTASKS_BROKER` in the environment, else none: workers of
+    this machine). `ConnectionTimeout` if it does not answer within `connect_timeout` seconds. `key`: the path of a key
+    file (default: `ZMQTASKS_KEY`, else this user's own). `on_full`: what becomes of a submit when the broker's queue is
+    full: "wait" until there is room, or "raise" `QueueFull` from its future. `name`: how the broker lists this client.
+
+    `workers`: how many tasks run at a time on this machine (default: the CPUs this process may use; in a task, one).
+    `queue_max`: how many tasks may be unsettled here; what comes above it is refused, its future raises `QueueFull`.
+    `retry`: the default of the option of that name.
     """
 
-    def __init__(self, *, workers: int | None = None, queue_max: int | None = None) -> None:
-        if workers is None:
-            workers = 1 if child.RUNNING is not None else cpus()
-        for name, number in (("workers", workers), ("queue_max", queue_max)):
-            if name == "workers" or number is not None:
-                if not isinstance(number, int) or isinstance(number, bool):
-                    raise TypeError(f"{name} is an int, not {number!r}")
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        workers: int | None = None,
+        queue_max: int | None = None,
+        key: str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        on_full: str = "wait",
+        connect_timeout: float = 5.0,
+        retry: Retry | None = None,
+    ) -> None:
+        address = address or os.environ.get("ZMQTASKS_BROKER") or None
+        for what, number in (("workers", workers), ("queue_max", queue_max)):
+            if number is not None:
+                if not isinstance(number, int) or isinstance(number, bool):  # type: ignore[redundant-expr]  # anything may be passed
+                    raise TypeError(f"{what} is an int, not {number!r}")
                 if number < 1:
-                    raise ValueError(f"{name} is 1 or more, not {number}")
-        host = LocalCluster(workers, queue_max, later="zmqtasks.context")
+                    raise ValueError(f"{what} is 1 or more, not {number}")
+        if retry is not None and not isinstance(retry, Retry):
+            raise TypeError(f"retry is a zmqtasks.Retry, not {retry!r}")
+        host: Any
+        if address is None:
+            if workers is None:
+                workers = 1 if child.RUNNING is not None else cpus()
+            host = LocalCluster(workers, queue_max, later="zmqtasks.context")
+        else:
+            if workers is not None or queue_max is not None:
+                raise ValueError(
+                    "workers and queue_max are for a client without a broker: there the broker has them"
+                )
+            if on_full not in ("wait", "raise"):
+                raise ValueError(f'on_full is "wait" or "raise", not {on_full!r}')
+            from zmqtasks.nodes.remote import connect
+
+            host = connect(
+                address, key, name=name or "", patient=on_full == "wait", connect_s=connect_timeout
+            )
         super().__init__(host, Calls(host))
+        if retry is not None:
+            self._options = self._options.replace(retry=self._calls.rule(retry))
         self._finalizer = weakref.finalize(self, host.close, wait=False, cancel=False)
         self._finalizer.atexit = False  # the host's own exit waits for what is pending
 
@@ -37,6 +82,38 @@ class Client(Submitter):
     def workers(self) -> int:
         """How many tasks run at a time."""
         return int(self._host.workers)
+
+    @property
+    def inspect(self) -> Inspect:
+        """What the broker says of itself."""
+        from zmqtasks.introspection import Inspect
+
+        return Inspect(self._broker())
+
+    def _broker(self) -> Any:
+        if isinstance(self._host, LocalCluster):
+            raise ZmqTasksError("this client has no broker to be asked: see its futures")
+        return self._host
+
+    def result(self, task_id: str, timeout: float | None = None) -> Any:
+        """The value of a task of this broker by its id, whoever has submitted it; raises what it raised.
+
+        `UnknownTask` for an id that nobody submitted, or whose outcome is no longer kept; `TimeoutError` if there is no
+        outcome within `timeout` seconds.
+        """
+        host = self._broker()
+        number = number_of(task_id, host.cluster_id)
+        if number is None:
+            raise UnknownTask(f"{task_id} is no task of this broker")
+        state, _, payload, index = host.fetch(number, timeout=timeout)
+        if state < FINAL_FROM:
+            raise TimeoutError(f"no outcome of {task_id} within {timeout:g} s")
+        if state != SUCCEEDED:
+            raise error_of(state, payload, task_id, host.cluster_id)
+        opened = load(payload, task_id)
+        if opened.error is not None:
+            raise opened.error
+        return opened.value if index < 0 else opened.value[index]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take nothing more; when all is settled, end the workers. `cancel_futures`: cancel what has not started."""

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 from zmqtasks.blobs import FRAME_BYTES_MIN
 from zmqtasks.messages import (
     SUCCEEDED,
+    Answered,
+    Beat,
+    Cancel,
+    Course,
     Deep,
     Done,
+    Ends,
+    Leaving,
     Recall,
     Resumed,
     Returned,
     Run,
+    Slots,
     Task,
     Unwanted,
     Value,
@@ -21,34 +29,58 @@ from zmqtasks.messages import (
 )
 from zmqtasks.options import DEFAULT_OPTIONS
 from zmqtasks.wire import (
+    Again,
     Arrived,
     Asked,
+    CancelAnswer,
+    CancelAsked,
     Dropped,
     Functions,
     Group,
     Message,
     Outcomes,
     Rest,
+    Room,
     Settled,
     Signal,
     Single,
+    Stops,
     Tasks,
     Waits,
 )
 
-_NAMES: dict[type, str] = {Recall: "recall", Deep: "deep", Resumed: "resumed"}
+_NAMES: dict[type, str] = {
+    Recall: "recall",
+    Deep: "deep",
+    Resumed: "resumed",
+    Beat: "beat",
+    Leaving: "leaving",
+}
 _SIGNALS = {name: kind for kind, name in _NAMES.items()}
 
 
-def run(message: Run, known: set[bytes], functions: Functions) -> Message:
-    """`Run` for a child that has `known`; `functions` are new to it."""
-    out = Message(known)
-    entries: list[Group | Single] = []
+def run(message: Run, known: set[bytes], functions: Functions, *, afar: bool = False) -> Message:
+    """`Run` for a worker that has `known`; `functions` are new to it."""
+    out = Message(known, afar=afar)
+    entries = _entries(message.tasks, out, attempt=1)
+    out.head = Tasks(message.first, entries, functions, out.new)
+    return out
+
+
+def _entries(tasks: list[Task], out: Message, *, attempt: int) -> list[Group | Single | Again]:
+    """Tasks by groups, where they have nothing of their own but their payload."""
+    entries: list[Group | Single | Again] = []
     group: Group | None = None
     expected = fn = -1
-    for task in message.tasks:
+    for task in tasks:
         payload = task.payload
-        plain = type(payload) is bytes and len(payload) < FRAME_BYTES_MIN and _is_plain(task)
+        plain = (
+            type(payload) is bytes
+            and len(payload) < FRAME_BYTES_MIN
+            and task.options is DEFAULT_OPTIONS
+            and task.attempt == attempt
+            and not (task.span or task.inputs)
+        )
         if plain and group is not None and task.id == expected and task.fn == fn:
             group.payloads.append(payload)
             expected += 1
@@ -60,12 +92,7 @@ def run(message: Run, known: set[bytes], functions: Functions) -> Message:
         else:
             expected = -1
             entries.append(single(task, out))
-    out.head = Tasks(message.first, entries, functions, out.new)
-    return out
-
-
-def _is_plain(task: Task) -> bool:
-    return task.options is DEFAULT_OPTIONS and task.attempt == 1 and not task.span and not task.inputs
+    return entries
 
 
 def single(task: Task, out: Message) -> Single:
@@ -73,9 +100,13 @@ def single(task: Task, out: Message) -> Single:
     inputs = [[out.payload(value.payload), value.index] for value in task.inputs]
     count = task.count if task.span else 0
     options = None if task.options is DEFAULT_OPTIONS else task.options
-    return Single(
-        task.fn, task.id, out.payload(task.payload), count, task.offset, task.attempt, inputs, options
-    )
+    payload, offset, course = out.payload(task.payload), task.offset, task.course
+    if course is None:
+        return Single(task.fn, task.id, payload, count, offset, task.attempt, inputs, options)
+    attempt = 1 + course.retries + task.deliveries  # what was handed out and has not started is none
+    if not course.log:
+        return Single(task.fn, task.id, payload, count, offset, attempt, inputs, options)
+    return Again(task.fn, task.id, payload, count, offset, attempt, inputs, options, list(course.log))
 
 
 def tasks(message: Arrived) -> Iterator[tuple[int, int, int, Any, Single | None]]:
@@ -93,38 +124,44 @@ def tasks(message: Arrived) -> Iterator[tuple[int, int, int, Any, Single | None]
             ordinal += 1
 
 
-def asked(tasks: list[Task], known: dict[int, tuple[int, Any]], functions: Functions) -> Message:
-    """What a task asks for."""
-    out = Message()
-    entries = [single(task, out) for task in tasks]
-    outcomes = [
+def asked(
+    tasks: list[Task],
+    outcomes: dict[int, tuple[int, Any]],
+    functions: Functions,
+    known: set[bytes] | None = None,
+    *,
+    afar: bool = False,
+) -> Message:
+    """What a task or a client asks for; `outcomes` are those that it knows among what its tasks need."""
+    out = Message(known, afar=afar)
+    entries = _entries(tasks, out, attempt=0)
+    told = [
         (
             id_,
             state,
             out.outcome(state, value.payload if state == SUCCEEDED else value),
             getattr(value, "index", -1),
         )
-        for id_, (state, value) in known.items()
+        for id_, (state, value) in outcomes.items()
     ]
-    out.head = Asked(entries, [task.needs for task in tasks], functions, outcomes)
+    needs = {task.id: task.needs for task in tasks if task.needs}
+    out.head = Asked(entries, needs, functions, told, out.new)
     return out
 
 
 def asked_tasks(message: Arrived) -> tuple[list[Task], dict[int, tuple[int, Any]]]:
-    """The tasks that a task asks for, under its own function numbers, and the outcomes that it knows."""
+    """The tasks that a peer asks for, under its own function numbers, and the outcomes that it knows."""
     head = message.head
-    tasks = [
-        Task(
-            id=entry.id,
-            fn=entry.fn,
-            payload=message.payload(entry.payload),
-            options=entry.options or DEFAULT_OPTIONS,
-            count=entry.count or 1,
-            span=entry.count > 0,
-            needs=needs,
-        )
-        for entry, needs in zip(head.tasks, head.needs, strict=True)
-    ]
+    tasks = []
+    for entry in head.tasks:
+        if type(entry) is Group:
+            fn = entry.fn
+            tasks += [Task(id_, fn, payload) for id_, payload in enumerate(entry.payloads, entry.id)]
+        else:
+            tasks.append(task(message, entry))
+    if head.needs:
+        for each in tasks:
+            each.needs = head.needs.get(each.id, ())
     known = {
         id_: (
             state,
@@ -135,44 +172,103 @@ def asked_tasks(message: Arrived) -> tuple[list[Task], dict[int, tuple[int, Any]
     return tasks, known
 
 
-def settled(outcomes: list[tuple[Task, int, Any]]) -> Message:
-    """Outcomes for the peer that asked for these tasks."""
-    out = Message()
-    out.head = Settled(
-        [
-            (task.id, task.count, state, task.attempt, out.outcome(state, payload))
-            for task, state, payload in outcomes
-        ]
+def run_tasks(message: Arrived) -> Run:
+    """What a broker hands to a node."""
+    head = message.head
+    tasks = []
+    for entry in head.entries:
+        if type(entry) is Group:
+            fn = entry.fn
+            tasks += [Task(id_, fn, payload) for id_, payload in enumerate(entry.payloads, entry.id)]
+        else:
+            tasks.append(task(message, entry))
+    return Run(head.first, tasks)
+
+
+def task(message: Arrived, entry: Single) -> Task:
+    """The task that an entry stands for; its attempts are counted anew where it goes next."""
+    return Task(
+        id=entry.id,
+        fn=entry.fn,
+        payload=message.payload(entry.payload),
+        options=entry.options or DEFAULT_OPTIONS,
+        count=entry.count or 1,
+        offset=entry.offset,
+        span=entry.count > 0,
+        inputs=tuple([Value(message.payload(payload), index) for payload, index in entry.inputs]),
+        attempt=max(0, entry.attempt - 1),
+        course=Course(inf, entry.attempt - 1, tuple(entry.log)) if isinstance(entry, Again) else None,
     )
+
+
+def settled(tasks: list[Task], known: set[bytes] | None = None, *, afar: bool = False) -> Message:
+    """Outcomes for the peer that asked for these tasks, which have ended (`core.results.end`)."""
+    out = Message(known, afar=afar)
+    runs: list[tuple[int, list[Any]]] = []
+    others = []
+    values: list[Any] = []
+    expected = -1
+    for task in tasks:
+        payload, state = task.payload, task.state
+        plain = type(payload) is bytes and len(payload) < FRAME_BYTES_MIN
+        if plain and state == SUCCEEDED and task.attempt == 1 and not task.span:
+            if task.id != expected:
+                values = []
+                runs.append((task.id, values))
+            values.append(payload)
+            expected = task.id + 1
+        else:
+            others.append((task.id, task.count, state, task.attempt, out.outcome(state, payload)))
+    out.head = Settled(runs, others, out.new)
     return out
 
 
-def done(message: Done) -> Message:
-    """`Done` of a child."""
-    out = Message()
+def settled_outcomes(message: Arrived) -> Iterator[tuple[int, int, int, int, Any]]:
+    """The outcomes of a `Settled`: (id, count, state, attempt, payload)."""
+    for first, payloads in message.head.runs:
+        for id_, payload in enumerate(payloads, first):
+            yield id_, 1, SUCCEEDED, 1, payload
+    for id_, count, state, attempt, value in message.head.outcomes:
+        yield id_, count, state, attempt, message.outcome(state, value)
+
+
+def done(message: Done, *, afar: bool = False) -> Message:
+    """`Done` of a worker."""
+    out = Message(afar=afar)
     payloads = message.payloads
     for index, payload in enumerate(payloads):
         if type(payload) is not bytes or len(payload) >= FRAME_BYTES_MIN:
             payloads[index] = out.payload(payload)
     for part in message.parts:
         part.payload = out.payload(part.payload)
-    out.head = Outcomes(message.first, payloads, message.failed, message.parts, message.pace)
+    out.head = Outcomes(message.first, payloads, message.failed, message.parts, message.pace, message.asks)
     return out
 
 
 def simple(head: Any) -> Message:
     """A message without payloads."""
     out = Message()
-    if type(head) is Unwanted:
+    kind = type(head)
+    if kind is Unwanted:
         head = Dropped(head.id)
-    elif type(head) is Waiting:
+    elif kind is Waiting:
         head = Waits(head.on)
+    elif kind is Returned:
+        head = Rest(head.rest, head.died)
+    elif kind is Ends:
+        head = Stops(head.ends)
+    elif kind is Slots:
+        head = Room(head.slots)
+    elif kind is Cancel:
+        head = CancelAsked(head.id, head.terminate, head.token, head.count)
+    elif kind is Answered:
+        head = CancelAnswer(head.id, head.token, head.cancelled)
     out.head = Signal(_NAMES[type(head)]) if type(head) in _NAMES else head
     return out
 
 
 def core_message(message: Arrived) -> Any:
-    """What a dispatcher hears of a child, in its own words; None if it is not for the dispatcher."""
+    """What a dispatcher hears of a worker, in its own words; None if it is not for the dispatcher."""
     head = message.head
     if type(head) is Outcomes:
         for index, payload in enumerate(head.payloads):
@@ -180,11 +276,15 @@ def core_message(message: Arrived) -> Any:
                 head.payloads[index] = message.payload(payload)
         for part in head.parts:
             part.payload = message.payload(part.payload)
-        return Done(head.first, head.payloads, head.failed, head.parts, head.pace)
+        return Done(head.first, head.payloads, head.failed, head.parts, head.pace, head.asks)
     if type(head) is Rest:
-        return Returned(head.rest)
+        return Returned(head.rest, head.died)
     if type(head) is Waits:
         return Waiting(head.on)
+    if type(head) is Stops:
+        return Ends(head.ends)
+    if type(head) is Room:
+        return Slots(head.slots)
     if type(head) is Signal and head.name in _SIGNALS:
         return _SIGNALS[head.name]()
     return None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
 
 from zmqtasks import wire
 from zmqtasks.calls import Calls
 from zmqtasks.errors import NotInTask
 from zmqtasks.nodes import child
 from zmqtasks.nodes.upstream import upstream
+from zmqtasks.nodes.verdict import Item, again
 from zmqtasks.submitter import Submitter
 
 T = TypeVar("T")
@@ -18,7 +21,7 @@ T = TypeVar("T")
 class Context:
     """The running task, as itself sees it."""
 
-    def __init__(self, process: child.Child, item: child.Item) -> None:
+    def __init__(self, process: child.Child, item: Item) -> None:
         self._process = process
         self._item = item
 
@@ -34,7 +37,7 @@ class Context:
 
     @property
     def attempt(self) -> int:
-        """1 at the first run, 2 where a worker was lost under it."""
+        """1 at the first run, 2 where that failed and is retried, or a worker was lost under it."""
         more = self._item[4]
         return more.attempt if more is not None else 1
 
@@ -56,6 +59,18 @@ class Context:
     def cancelled(self) -> bool:
         """Whether whoever asked for this task has cancelled it since it started."""
         return bool(self._process.unwanted)
+
+    def retry(self, delay: float | timedelta | None = None, exc: BaseException | None = None) -> NoReturn:
+        """Give this attempt up, and ask for another: in `delay` seconds, or after the backoff of the task's `Retry`.
+
+        What it raises passes every `except Exception`. Without a `Retry` of its own the task has the default one's 3.
+        When there is none left, or `deadline` is over, the task fails with `exc`, or with what is being handled.
+        """
+        if isinstance(delay, timedelta):
+            delay = delay.total_seconds()
+        if delay is not None and not 0 <= delay < float("inf"):
+            raise ValueError(f"delay is seconds or a timedelta, 0 or more, not {delay!r}")
+        raise again(delay, exc, sys.exception())
 
     def progress(self, done: float, total: float | None = None, message: str = "", **meta: Any) -> None:
         """Say how far the task is: its future shows the last word. Ten a second go out, and the last one always."""

@@ -5,15 +5,23 @@ from __future__ import annotations
 from concurrent.futures import CancelledError
 
 __all__ = [
+    "BrokerLost",
     "ClientClosed",
+    "ConnectionTimeout",
     "ForeignFuture",
     "ForkedClient",
     "NotInTask",
     "NotPicklable",
     "QueueFull",
     "RemoteError",
+    "ResultExpired",
     "TaskCancelled",
+    "TaskExpired",
+    "TimeLimitExceeded",
     "TooDeep",
+    "UnknownTask",
+    "UnsafeConfiguration",
+    "UnusableKey",
     "UpstreamFailed",
     "WorkerLost",
     "ZmqTasksError",
@@ -24,8 +32,16 @@ class ZmqTasksError(Exception):
     """The root: whatever zmqtasks itself has to say, and no error of a task's own."""
 
 
+class BrokerLost(ZmqTasksError):  # noqa: N818 - the public name
+    """Raised by the future of a task that the broker no longer has, as after its restart with memory only."""
+
+
 class ClientClosed(ZmqTasksError, RuntimeError):  # noqa: N818 - the public name; a RuntimeError as in concurrent.futures
     """Raised when a client is used after it was closed."""
+
+
+class ConnectionTimeout(ZmqTasksError, TimeoutError):  # noqa: N818 - the public name; a TimeoutError as in sockets
+    """Raised when a broker has not answered within `connect_timeout` seconds."""
 
 
 class ForkedClient(ZmqTasksError, RuntimeError):  # noqa: N818 - the public name
@@ -48,12 +64,36 @@ class QueueFull(ZmqTasksError):  # noqa: N818 - the public name
     """Raised by a future whose task a full queue refused (`queue_max`): it never ran, submit it again later."""
 
 
+class ResultExpired(ZmqTasksError, LookupError):  # noqa: N818 - the public name
+    """Raised when a task has ended, but its result was kept no longer than its `result_ttl`."""
+
+
 class TaskCancelled(ZmqTasksError, CancelledError):  # noqa: N818 - the public name
     """Raised by the future of a task that was cancelled; also a `concurrent.futures.CancelledError`."""
 
 
+class TaskExpired(ZmqTasksError):  # noqa: N818 - the public name
+    """Raised by the future of a task that had not started within its `expires` (state EXPIRED)."""
+
+
+class TimeLimitExceeded(ZmqTasksError, TimeoutError):  # noqa: N818 - the public name
+    """Raised by the future of a task that ran longer than its `time_limit`."""
+
+
 class TooDeep(ZmqTasksError, RecursionError):  # noqa: N818 - the public name
     """Raised in a task that waits for another when too many tasks of this machine wait already."""
+
+
+class UnknownTask(ZmqTasksError, LookupError):  # noqa: N818 - the public name
+    """Raised for the id of a task that nobody submitted."""
+
+
+class UnsafeConfiguration(ZmqTasksError):  # noqa: N818 - says what is wrong
+    """Raised in place of something that would let others in: its one line says what to do first."""
+
+
+class UnusableKey(ZmqTasksError):  # noqa: N818 - says what is wrong
+    """Raised for a key file that is missing, damaged, or another role's."""
 
 
 class UpstreamFailed(ZmqTasksError):  # noqa: N818 - the public name

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import builtins
 import functools
-import hashlib
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from zmqtasks.blobs import hold
+from zmqtasks.catalog import Catalog, Function
 from zmqtasks.culprit import names
 from zmqtasks.payload import ATOMS, Pickler
 
@@ -28,14 +28,6 @@ _KEPT_MAX = 4096
 _MISSING = object()
 
 Capture = tuple[Any, str | None, Any]  # (a namespace, the name, the value), or (a cell, None, the value)
-
-
-class Function(NamedTuple):
-    """A function as its peers know it. `data` is None where the function comes with each call."""
-
-    number: int
-    name: str
-    data: bytes | None
 
 
 class _Known(NamedTuple):
@@ -47,15 +39,13 @@ class _Known(NamedTuple):
     captured: tuple[Capture, ...] = ()
 
 
-class Functions:
+class Functions(Catalog):
     """The functions that a client has sent, by number."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._known: dict[int, _Known] = {}  # by id of the code object, or of a callable that has none
-        self._digests: dict[bytes, Function] = {}
         self._variants: dict[int, int] = {}  # how many a code object has had
-        self._inline: dict[str, Function] = {}  # by name
-        self.by_number: dict[int, Function] = {}
         self._lock = threading.RLock()
 
     def find(self, fn: Callable[..., Any]) -> Function:
@@ -84,14 +74,14 @@ class Functions:
     def _learn(self, fn: Callable[..., Any], key: int) -> Function:
         name = name_of(fn)
         if is_importable(fn):  # by reference: a name, the same for ever
-            function = self._by_digest(fn, name)
+            function = self._packed(fn, name)
             self._keep(key, _Known(function, fn))
             return function
         captured = captures(fn) if type(fn) is FunctionType else None
         variants = self._variants[key] = self._variants.get(key, 0) + (key in self._known)
         if captured is None or variants > _VARIANTS_MAX:
-            return self._inline_function(name)
-        function = self._by_digest(fn, name)
+            return self.adopt(name, None)
+        function = self._packed(fn, name)
         cells = fn.__closure__ and tuple(cell.cell_contents for cell in fn.__closure__)
         self._keep(key, _Known(function, fn, fn.__globals__, cells, fn.__defaults__, captured))
         return function
@@ -101,31 +91,10 @@ class Functions:
             self._known.clear()
         self._known[key] = known
 
-    def _by_digest(self, fn: Callable[..., Any], name: str) -> Function:
+    def _packed(self, fn: Callable[..., Any], name: str) -> Function:
         packed, _ = Pickler(None, hold).pack(fn)
         # Large captures travel with the call.
         return self.adopt(name, packed if type(packed) is bytes else None)
-
-    def adopt(self, name: str, packed: bytes | None) -> Function:
-        """The function of these bytes; without any, the one of that name whose bytes come with each call."""
-        if packed is None:
-            return self._inline_function(name)
-        digest = hashlib.sha256(packed).digest()
-        function = self._digests.get(digest)
-        if function is None:
-            function = self._digests[digest] = self._new(name, packed)
-        return function
-
-    def _inline_function(self, name: str) -> Function:
-        function = self._inline.get(name)
-        if function is None:
-            function = self._inline[name] = self._new(name, None)
-        return function
-
-    def _new(self, name: str, data: bytes | None) -> Function:
-        function = Function(len(self.by_number) + 1, name, data)
-        self.by_number[function.number] = function
-        return function
 
 
 def name_of(fn: Callable[..., Any]) -> str:

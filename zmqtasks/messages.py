@@ -13,35 +13,42 @@ import msgspec
 from zmqtasks.options import DEFAULT_OPTIONS, Options
 
 # States are ints inside (a move costs 0.08 us, with an enum 0.5), and `State` at the face.
-NEW, WAITING, SCHEDULED, QUEUED, LEASED, SUCCEEDED, FAILED, CANCELLED, UPSTREAM_FAILED, DEAD = range(10)
+NEW, WAITING, SCHEDULED, RETRYING, QUEUED, LEASED = range(6)
+SUCCEEDED, FAILED, CANCELLED, EXPIRED, UPSTREAM_FAILED, DEAD = range(6, 12)
 FINAL_FROM = SUCCEEDED  # every state from here on is final
 
 
 class State(StrEnum):
-    """Where a task is in its life; the last five are final."""
+    """Where a task is in its life; the last six are final."""
 
     WAITING = "WAITING"
     SCHEDULED = "SCHEDULED"
+    RETRYING = "RETRYING"
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
     UPSTREAM_FAILED = "UPSTREAM_FAILED"
     DEAD = "DEAD"
 
 
 FULL = "the queue is full"  # the reason of a refusal
+GONE = "the broker was started anew, and has lost what was submitted: its queue was in memory only"
+LATE = "its outcome is no longer kept"  # nobody has asked for it in time
 
 FACE = (
     State.QUEUED,
     State.WAITING,
     State.SCHEDULED,
+    State.RETRYING,
     State.QUEUED,
     State.RUNNING,
     State.SUCCEEDED,
     State.FAILED,
     State.CANCELLED,
+    State.EXPIRED,
     State.UPSTREAM_FAILED,
     State.DEAD,
 )
@@ -54,6 +61,32 @@ class Report(NamedTuple):
     total: float | None
     message: str
     meta: dict[str, Any]
+
+
+class Course(msgspec.Struct, frozen=True):
+    """What policies have to know of a task, where it has any; shared by the parts of a span.
+
+    `since`: when it was submitted, infinity where its times are kept by a dispatcher above. `log`: of each failed
+    attempt that another one follows, its number and its exception in a line; `last`: the last one's payload, where a
+    deadline may make it the outcome.
+    """
+
+    since: float
+    retries: int = 0
+    log: tuple[str, ...] = ()
+    last: Any = None
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True):
+    """The failure of the task handed out as `ordinal` (of a span, of its `item`) asks for another attempt.
+
+    `delay`: in seconds, None for the rule's backoff. `text`: the exception in a line.
+    """
+
+    ordinal: int
+    item: int = -1
+    delay: float | None = None
+    text: str = ""
 
 
 class Task(msgspec.Struct, gc=False):
@@ -79,8 +112,10 @@ class Task(msgspec.Struct, gc=False):
     peer: int = -1
     ordinal: int = -1
     attempt: int = 0  # how often it was handed out
-    deliveries: int = (
-        0  # how often it was running when its worker was lost; a node is told, and goes on counting
+    deliveries: int = 0  # how often it was running when its worker was lost; a node is told
+    course: Course | None = None  # what its policies have to know
+    ask: Ask | None = (
+        None  # it ended FAILED, and asks for what this dispatcher leaves to another: to be run again
     )
 
 
@@ -116,10 +151,16 @@ class Leaving(msgspec.Struct, array_like=True):
 
 
 class Submit(msgspec.Struct):
-    """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value)."""
+    """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value).
+
+    `patient`: whoever sends them has waited until there was room, and none is refused. `first`: they go ahead of all
+    others of their priority.
+    """
 
     tasks: list[Task]
     known: dict[int, tuple[int, Any]] = {}
+    patient: bool = False
+    first: bool = False
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):
@@ -138,7 +179,8 @@ class Part(msgspec.Struct, array_like=True, gc=False):
 class Done(msgspec.Struct, array_like=True):
     """Outcomes of the single tasks handed out as `first`, `first` + 1, ..., a payload each, and of parts of spans.
 
-    `failed` are the indexes into `payloads` of exceptions. `pace` is (function, tasks, seconds) for what ran.
+    `failed` are the indexes into `payloads` of exceptions. `pace` is (function, tasks, seconds) for what ran. `asks`
+    are those among the failures that ask for another attempt.
     """
 
     first: int
@@ -146,10 +188,11 @@ class Done(msgspec.Struct, array_like=True):
     failed: list[int] = []
     parts: list[Part] = []
     pace: list[tuple[int, int, float]] = []
+    asks: list[Ask] = []
 
 
 class Ended(msgspec.Struct, array_like=True, gc=False):
-    """Of what was handed out as `ordinal`, `items` from `offset` on are settled, by neither a value nor a failure."""
+    """Of what was handed out as `ordinal`, `items` from `offset` on ended, neither by a value nor by a failure."""
 
     ordinal: int
     offset: int
@@ -194,6 +237,18 @@ class Lost(msgspec.Struct, frozen=True):
     reason: str
     ordinal: int = -1
     item: int = 0
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """The answer to the effect `Look(peer)`, from its host: what it runs, as in `Lost`, and since when.
+
+    The ordinal is -1 where nothing runs that can be over a limit.
+    """
+
+    peer: int
+    ordinal: int = -1
+    item: int = 0
+    since: float = 0.0
 
 
 class Cancel(msgspec.Struct, frozen=True):

@@ -5,8 +5,21 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from zmqtasks import payload as payloads
-from zmqtasks.errors import QueueFull, RemoteError, TaskCancelled, UpstreamFailed, WorkerLost
-from zmqtasks.messages import CANCELLED, DEAD, FACE, FAILED, FULL, UPSTREAM_FAILED, Task
+from zmqtasks.errors import (
+    BrokerLost,
+    QueueFull,
+    RemoteError,
+    ResultExpired,
+    TaskCancelled,
+    TaskExpired,
+    TimeLimitExceeded,
+    UpstreamFailed,
+    WorkerLost,
+    ZmqTasksError,
+)
+from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FACE, FAILED, FULL, GONE, LATE, UPSTREAM_FAILED, Task
+
+_REASONS: dict[str, type[ZmqTasksError]] = {FULL: QueueFull, GONE: BrokerLost, LATE: ResultExpired}
 
 
 class Opened(NamedTuple):
@@ -68,12 +81,20 @@ def load(outcome: Any, id_: str) -> Opened:
 
 def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseException:
     """The exception of a task that ended in `state`."""
+    if state == FAILED and isinstance(outcome, str):  # nobody was left to raise anything
+        reason, *log = outcome.split("\n")
+        exceeded = TimeLimitExceeded(f"task {id_}: {reason}")
+        for line in log:
+            exceeded.add_note(line)
+        return exceeded
     if state == FAILED:
         return payloads.load_error(outcome)
+    if state == EXPIRED:
+        return TaskExpired(f"task {id_}: {outcome}")
     if state == DEAD:
         return WorkerLost(f"task {id_} was running when its worker process ended, too often: {outcome}")
     if state == CANCELLED:
-        kind = QueueFull if outcome == FULL else TaskCancelled
+        kind = _REASONS.get(outcome, TaskCancelled)
         return kind(f"task {id_}: {outcome}")
     of, of_state, of_outcome = outcome
     of_id = f"{cluster_id}-{of}"

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from typing import Any, SupportsIndex
 
 import cloudpickle
-import msgspec
 
-from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, hold
+from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, Packed, hold
 from zmqtasks.errors import ForeignFuture, RemoteError
 
 ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
@@ -25,17 +24,6 @@ _dumps = pickle.dumps
 loads = pickle.loads  # of what is known to be plain bytes
 # Beyond this even an atom goes the long way, which looks for what can travel out of band.
 _PLAIN_BYTES_MAX = 32 << 10
-
-
-class Packed(msgspec.Struct):
-    """A pickled stream with its out-of-band buffers; `len()` is all of its bytes."""
-
-    data: bytes | bytearray | Buffer
-    buffers: list[Buffer]
-
-    def __len__(self) -> int:
-        size = self.data.nbytes if isinstance(self.data, Buffer) else len(self.data)
-        return size + sum(buffer.nbytes for buffer in self.buffers)
 
 
 Payload = bytes | Packed

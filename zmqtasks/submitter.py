@@ -29,7 +29,12 @@ class Submitter(concurrent.futures.Executor):
         self._options = options
 
     def options(self, **options: Any) -> Submitter:
-        """The same client with options: `priority`, `countdown`, `name`, `tags`, `max_deliveries`."""
+        """The same client with options, those of `Options`.
+
+        They are `priority`, `countdown`, `expires`, `retry`, `time_limit`, `max_deliveries`, `name`, `tags`.
+        """
+        if options.get("retry") is not None:
+            options["retry"] = self._calls.rule(options["retry"])
         return Submitter(self._host, self._calls, self._options.replace(**options))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -87,10 +92,8 @@ class Submitter(concurrent.futures.Executor):
             return future.cancel(terminate)
         if isinstance(future, concurrent.futures.Future):
             raise ForeignFuture(f"no future of zmqtasks: {future!r}")
-        cluster, _, number = future.rpartition("-")
-        if cluster != self._host.cluster_id or not number.isdecimal():
-            return False
-        return bool(self._host.cancel(int(number), terminate=terminate))
+        number = number_of(future, self._host.cluster_id)
+        return number is not None and bool(self._host.cancel(number, terminate=terminate))
 
     def scatter(self, value: T) -> Future[T]:
         """Send once what many tasks use: a future, to be passed to them as an argument."""
@@ -137,6 +140,12 @@ class Submitter(concurrent.futures.Executor):
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError("a client cannot travel to a task; inside a task, zmqtasks.current().client submits")
+
+
+def number_of(task_id: str, cluster_id: str) -> int | None:
+    """The number of a task of that cluster by its id; None if it is of another, or no id."""
+    cluster, _, number = task_id.rpartition("-")
+    return int(number) if cluster == cluster_id and number.isdecimal() else None
 
 
 def _values(futures: Sequence[Future[T]], timeout: float | None) -> Iterator[T]:

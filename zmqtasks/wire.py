@@ -1,9 +1,10 @@
-"""Messages as bytes: what a dispatcher and its workers send each other over a stream socket.
+"""Messages as bytes: what clients, brokers, nodes and children send each other.
 
-A message on the stream is a prefix (length of the head, number of frames, number of descriptors), the lengths of the
-frames, the head in msgpack, and the frames, which are large buffers as they lie in memory. Descriptors of memory files
-come beside the first byte. Payloads are not opened here: in a head one is its bytes, or its stream with a list of
-buffers, each by the next frame, the next descriptor, or the hash of one that was announced before.
+A message is a head in msgpack and frames, which are large buffers as they lie in memory. ZeroMQ sends it as such. On a
+stream socket it has a prefix (length of the head, number of frames, number of descriptors) and the lengths of the
+frames before it, and descriptors of memory files come beside the first byte. Payloads are not opened here: in a head
+one is its bytes, or its stream with a list of buffers, each by the next frame, the next descriptor, or the hash of one
+that was announced before.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from typing import Any
 
 import msgspec
 
-from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, received
+from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, Packed, received
 from zmqtasks.messages import (
     FAILED,
     SUCCEEDED,
     UPSTREAM_FAILED,
+    Ask,
+    Ended,
     Part,
 )
 from zmqtasks.options import Options
-from zmqtasks.payload import Packed
+from zmqtasks.visit import Visit
 
 PREFIX = struct.Struct("<IHH")
 FILES_MAX = 200  # descriptors a message; the kernel takes 253
@@ -51,6 +54,12 @@ class Single(msgspec.Struct, array_like=True, tag=2):
     options: Options | None
 
 
+class Again(Single, array_like=True, tag=3):
+    """A task that has failed before; `log` says how."""
+
+    log: list[str]
+
+
 class Blob(msgspec.Struct, array_like=True):
     """A buffer that later messages name by its hash."""
 
@@ -62,7 +71,7 @@ class Tasks(msgspec.Struct, array_like=True, tag="run"):
     """`Run` on the wire, numbered from `first` on; `functions` and `blobs` are new to the peer."""
 
     first: int
-    entries: list[Group | Single]
+    entries: list[Group | Single | Again]
     functions: Functions
     blobs: list[Blob]
 
@@ -75,12 +84,26 @@ class Outcomes(msgspec.Struct, array_like=True, tag="done"):
     failed: list[int]
     parts: list[Part]
     pace: list[tuple[int, int, float]]
+    asks: list[Ask] = []
 
 
 class Rest(msgspec.Struct, array_like=True, tag="returned"):
     """`Returned` on the wire."""
 
     rest: list[tuple[int, int, int]]
+    died: list[tuple[int, int, int]] = []
+
+
+class Stops(msgspec.Struct, array_like=True, tag="ends"):
+    """`Ends` on the wire."""
+
+    ends: list[Ended]
+
+
+class Room(msgspec.Struct, array_like=True, tag="slots"):
+    """`Slots` on the wire."""
+
+    slots: int
 
 
 class Hello(msgspec.Struct, array_like=True, tag="hello"):
@@ -106,15 +129,17 @@ class Progress(msgspec.Struct, array_like=True, tag="progress"):
 
 
 class Asked(msgspec.Struct, array_like=True, tag="asked"):
-    """New tasks of a task, with the ids that each needs, and the outcomes among those that the task knows already.
+    """New tasks, with the ids that some need, and the outcomes among those that the sender knows already.
 
-    `functions` are new: (the peer's own number, name, bytes). `known` are (id, state, payload, index or -1).
+    `needs` are by the task's id. `functions` are new: (the peer's own number, name, bytes). `known` are (id, state,
+    payload, index or -1).
     """
 
-    tasks: list[Single]
-    needs: list[tuple[int, ...]]
+    tasks: list[Group | Single]
+    needs: dict[int, tuple[int, ...]]
     functions: Functions
     known: list[tuple[int, int, Any, int]]
+    blobs: list[Blob]
 
 
 class CancelAsked(msgspec.Struct, array_like=True, tag="cancel"):
@@ -129,14 +154,32 @@ class CancelAsked(msgspec.Struct, array_like=True, tag="cancel"):
 class CancelAnswer(msgspec.Struct, array_like=True, tag="answer"):
     """The answer to `CancelAsked`."""
 
+    id: int
     token: int
     cancelled: bool
 
 
 class Settled(msgspec.Struct, array_like=True, tag="settled"):
-    """Outcomes of tasks that this peer asked for: (id, count, state, attempt, payload)."""
+    """Outcomes of tasks that this peer asked for.
 
+    `runs` are values of single tasks at their first attempt, with consecutive ids: (first id, payloads). `outcomes` are
+    all others: (id, count, state, attempt, payload).
+    """
+
+    runs: list[tuple[int, list[Any]]]
     outcomes: list[tuple[int, int, int, int, Any]]
+    blobs: list[Blob]
+
+
+class Fetched(msgspec.Struct, array_like=True, tag="fetched"):
+    """The answer to `Fetch`: a span's outcome comes with the place of `id` in it. State 0: not settled, -1: unknown."""
+
+    token: int
+    state: int
+    attempt: int
+    payload: Any
+    index: int
+    blobs: list[Blob]
 
 
 class Dropped(msgspec.Struct, array_like=True, tag="unwanted"):
@@ -161,6 +204,10 @@ Wire = (
     Tasks
     | Outcomes
     | Rest
+    | Stops
+    | Room
+    | Fetched
+    | Visit
     | Hello
     | Forget
     | Progress
@@ -179,11 +226,15 @@ _decode: Any = msgspec.msgpack.Decoder(Wire).decode
 
 
 class Message:
-    """A message on its way out: its head's object, and what goes beside it. `known` are the hashes the peer has."""
+    """A message on its way out: its head's object, and what goes beside it. `known` are the hashes the peer has.
 
-    __slots__ = ("files", "frames", "head", "known", "new")
+    `afar`: the peer is on the other side of a network, and no descriptor can be sent there.
+    """
 
-    def __init__(self, known: set[bytes] | None = None) -> None:
+    __slots__ = ("afar", "files", "frames", "head", "known", "new")
+
+    def __init__(self, known: set[bytes] | None = None, *, afar: bool = False) -> None:
+        self.afar = afar
         self.head: Any = None
         self.frames: list[Any] = []
         self.files: list[Buffer] = []
@@ -222,14 +273,18 @@ class Message:
         return self._beside(buffer)
 
     def _beside(self, buffer: Buffer) -> list[Any]:
-        if buffer.file >= 0 and len(self.files) < FILES_MAX:
+        if buffer.file >= 0 and len(self.files) < FILES_MAX and not self.afar:
             self.files.append(buffer)
             return [_FILE, buffer.nbytes, b"", buffer.fixed]
         self.frames.append(buffer.view())
         return [_FRAME, buffer.nbytes, b"", buffer.fixed]
 
+    def mail(self) -> list[Any]:
+        """What ZeroMQ sends, a frame each."""
+        return [_encode(self.head), *self.frames]
+
     def parts(self) -> list[Any]:
-        """What to write, in this order."""
+        """What to write to a stream, in this order."""
         head = _encode(self.head)
         sizes = [memoryview(frame).nbytes for frame in self.frames]
         prefix = PREFIX.pack(len(head), len(sizes), len(self.files))

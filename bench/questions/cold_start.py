@@ -9,7 +9,10 @@ import time
 from bench.contestants import REFERENCE, WORKERS
 from bench.questions import Figure, Question
 
+_BROKERED = "from bench.brokered import open_client\npool, end = open_client({workers}, curve={curve})"
 OPEN = {
+    "zmqtasks-brokered": _BROKERED.format(workers=WORKERS, curve=True),
+    "zmqtasks-brokered-ipc": _BROKERED.format(workers=WORKERS, curve=False),
     "zmqtasks": f"from zmqtasks import Client\npool = Client(workers={WORKERS})",
     REFERENCE: f"from concurrent.futures import ProcessPoolExecutor\npool = ProcessPoolExecutor({WORKERS})",
     "multiprocessing.Pool": f"from multiprocessing import Pool\npool = Pool({WORKERS})",
@@ -22,7 +25,8 @@ FIRST_POOL, CLOSE_POOL = "value = pool.apply_async(abs, (-1,)).get()", "pool.clo
 
 def program(contestant: str) -> str:
     """Write a program that prints the seconds from its import to its first result, and closes the pool."""
-    first, close = (FIRST_POOL, CLOSE_POOL) if contestant == "multiprocessing.Pool" else (FIRST, CLOSE)
+    close_pool = "end.close()" if "brokered" in contestant else CLOSE
+    first, close = (FIRST_POOL, CLOSE_POOL) if contestant == "multiprocessing.Pool" else (FIRST, close_pool)
     begin, end = "import time\nstart = time.perf_counter()", "print(time.perf_counter() - start, flush=True)"
     return "\n".join((begin, OPEN[contestant], first, end, "assert value == 1", close))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zmqtasks.core.pace import STEAL_S
 from zmqtasks.messages import (
     SUCCEEDED,
+    Ask,
     Beat,
     Deep,
     Done,
@@ -82,7 +83,8 @@ class Child:
         self.waits_on = -1  # the one that it waits for now, where it waits for one after the other
         self.through = -1  # the last that it has finished
         self.trouble = ""  # why the current task is to fail, where not by itself
-        self.began = 0.0
+        self.flakes = False  # the current run does
+        self.began = self.began_clock = 0.0  # the second in the dispatcher's time
         self.outbox: list[Done] = []
         self.started: set[int] = set()
         self.joined = self.said = sim.now  # when it came, and when something last came from it
@@ -93,7 +95,8 @@ class Child:
     def _beat(self, every_s: float) -> None:
         """Its service thread, whatever the other one does."""
         sim = self.sim
-        if not self.alive or (not sim.truth.unsettled and not sim.faulty):  # the end of the world
+        busy = any(child.alive and child.current is not None for child in self.host.children.values())
+        if not self.alive or not (sim.truth.unsettled or sim.faulty or busy):  # the end of the world
             return
         sim.at(every_s, self._act, self._beat, every_s)
         self.say(self.control, Beat())
@@ -138,7 +141,9 @@ class Child:
         sim, item, spec = self.sim, entry.offset + self.item, entry.spec
         sim.truth.started(self, entry, entry.id + self.item)
         self.began, self.trouble = sim.now, ""
+        self.began_clock = sim.top.clock()
         seconds = sim.work.duration(spec.fn)
+        seconds, self.flakes = sim.policies.begins(entry.id + self.item, item, spec, seconds)
         if item in spec.poison:
             self._later(seconds, self.die, "poison")
         elif spec.subs:
@@ -152,6 +157,9 @@ class Child:
         item, spec = entry.offset + self.item, entry.spec
         if item in spec.fails:
             self.trouble = "own"
+        elif self.flakes:
+            self.trouble = "flaky"
+        sim.policies.ends(self, entry.id + self.item, spec)
         value = self.trouble or sim.work.mix(
             spec.key, item, [v.payload if v.index < 0 else v.payload[v.index] for v in entry.inputs]
         )
@@ -193,6 +201,10 @@ class Child:
             if failed:
                 done.failed.append(len(done.payloads))
             done.payloads.append(value)
+        if failed and entry.spec.asks(value):
+            done.asks.append(Ask(entry.ordinal, item if entry.span else -1, entry.spec.delay, "it failed"))
+            if self.peer in self.host.dispatcher.peers:
+                self.sim.policies.asked[entry.id + self.item] = entry.spec.delay
         done.pace.append((entry.spec.fn, 1, seconds))
 
     def _flush(self) -> None:
@@ -296,7 +308,7 @@ class Child:
         if sim.rng.random() < odds:
             sim.at(delay + sim.rng.choice((0.0, 1e-4, 0.01)), self.host.receive, self.peer, message)
 
-    def die(self, reason: str, *, lives_on: bool = False) -> None:
+    def die(self, reason: str, *, lives_on: bool = False, blamed: bool = True) -> None:
         """It ends, or is only taken for ended; its host says what was running."""
         if self.lost:
             self.alive = False
@@ -306,7 +318,7 @@ class Child:
         ordinal, item = -1, 0
         if entry is not None and not lives_on:  # else nobody knows what it ran
             ordinal, item = entry.ordinal, entry.offset + self.item
-            sim.truth.deaths[entry.id + self.item] += 1
+            sim.truth.deaths[entry.id + self.item] += blamed
         sim.truth.running -= {id_ for id_ in self.started if sim.truth.where.get(id_) is self}
         if lives_on:
             sim.at_time(max(sim.now + 0.05, self.stopped_until + 0.02), self._end)

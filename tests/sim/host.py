@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zmqtasks.core.effects import Answer, End, Record, Send, Settle
+from zmqtasks.core.effects import Answer, End, Look, Record, Send, Settle
 from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX
 from zmqtasks.messages import (
     QUEUED,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .system import Sim
 
-RANK = {Record: 0, Settle: 1, Send: 2, Answer: 2, End: 2}  # the order of effects
+RANK = {Record: 0, Settle: 1, Send: 2, Answer: 2, Look: 2, End: 2}  # the order of effects
 
 
 class Host:

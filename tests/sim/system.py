@@ -14,6 +14,7 @@ from zmqtasks.messages import LEASED, Task
 from .idleness import Idleness
 from .links import Time
 from .node import NodeHost
+from .policies import Policies
 from .top import Top
 from .truth import Truth
 from .work import Work
@@ -47,12 +48,14 @@ class Sim:
         self.rng = Random(seed)
         self.core = core
         self.trace = trace
-        self.world = World.draw(self.rng, nodes=nodes)
+        self.more = Random(~seed)  # for what concerns policies
+        self.world = World.draw(self.rng, self.more, nodes=nodes)
         self.faulty = True
         self.time = Time()
         self.at, self.at_time = self.time.at, self.time.at_time
         self.work = Work(self)
         self.truth = Truth(self)
+        self.policies = Policies(self)
         self.top = Top(self)
         self.idleness = Idleness(self)
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zmqtasks.core.effects import ACCEPTED, DELIVERED, SETTLED, Answer, Record, Settle
+from zmqtasks.core.effects import (
+    ACCEPTED,
+    DELIVERED,
+    RETRIED,
+    SETTLED,
+    Answer,
+    End,
+    Look,
+    Record,
+    Settle,
+)
 from zmqtasks.messages import (
     FAILED,
     NEW,
     SCHEDULED,
     SUCCEEDED,
     Cancel,
+    Claimed,
     Joined,
     Lost,
     Submit,
@@ -133,6 +144,7 @@ class Top(Host):
                 if task.state == NEW:
                     for id_ in range(task.id, task.id + task.count):
                         self.truth.eta[id_] = now + task.options.countdown
+                        self.sim.policies.born[id_] = now
 
     def perform(self, effect: Any) -> None:
         """What it wants of the journal, of programs and of workers."""
@@ -150,11 +162,16 @@ class Top(Host):
                 if kind == ACCEPTED:
                     truth.unsettled.update(ids)
                 elif kind == DELIVERED and (
-                    bad := [task.id for task in tasks if task.deliveries != truth.deaths[task.id]]
+                    bad := [
+                        task.id for task in tasks if not self.sim.policies.delivered(task.id, task.deliveries)
+                    ]
                     if not self.nodes_lost
                     else []
                 ):
                     raise Wrong(f"deliveries of {bad} are not what they were")
+                elif kind == RETRIED:
+                    for id_ in ids:
+                        self.sim.policies.retry(id_)
             case Settle(state, tasks, payloads):
                 for task, payload in zip(tasks, payloads, strict=True):
                     listed = state == SUCCEEDED and task.span
@@ -167,6 +184,19 @@ class Top(Host):
                 if token is None:
                     raise Wrong("nobody asked for that answer")
                 truth.answered(token, cancelled=cancelled)
+            case Look(peer):
+                child = self.children[peer]
+                entry, claim = child.current, Claimed(peer)
+                if entry is not None and entry.spec.options.time_limit:
+                    claim = Claimed(peer, entry.ordinal, entry.offset + child.item, child.began_clock)
+                self.receive(0, claim)
+            case End(peer, ordinal, item) if ordinal >= 0:
+                child = self.children[peer]
+                entry = child.current
+                if entry is not None and (entry.ordinal, entry.offset + child.item) == (ordinal, item):
+                    self.sim.policies.over.add(entry.id + child.item)
+                delay = self.sim.world.control_s * self.sim.more.random()
+                self.sim.at(delay, self.sim.policies.end, child, ordinal, item)
             case _:
                 super().perform(effect)
 
@@ -189,6 +219,7 @@ class Top(Host):
                 silent = self.sim.now - self.children[id_].said
                 if silent > 1.5 * world.silence_s + 0.01:
                     raise Wrong(f"peer {id_} has said nothing for {silent:.3f} s, and is not given up")
+        self.sim.policies.look_at_hands()
         if self._to_refuse is not None and self._to_refuse != self._refused_now:
             raise Wrong(f"refused {self._refused_now}, to be refused {self._to_refuse}")
 
@@ -196,6 +227,7 @@ class Top(Host):
         """What is scheduled is not forgotten."""
         eta, spec_of = self.truth.eta, self.sim.work.spec_of
         for task in self.machine.ledger.tasks.values():
+            self.sim.policies.look_at(task, deadline, now)
             # with needs it is later than this, when they are there
             if (
                 task.state == SCHEDULED

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks.journal.memory import MemoryJournal
-from zmqtasks.messages import CANCELLED, DEAD, FAILED, SUCCEEDED, UPSTREAM_FAILED, Value
+from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FAILED, SUCCEEDED, UPSTREAM_FAILED, Value
 
 from .worlds import Wrong
 
@@ -93,6 +93,7 @@ class Truth:
             )
         if sim.top.clock() < self.eta[id_] - 1e-9:
             raise Wrong(f"task {id_} starts before its time")
+        sim.policies.started(id_)
         needs = entry.spec.needs
         if bad := [n for n in needs if n not in self.final or self.final[n].state != SUCCEEDED]:
             raise Wrong(f"task {id_} starts without {bad}")
@@ -123,6 +124,7 @@ class Truth:
             raise Wrong(f"task {id_} is settled and unknown")
         if id_ in self.journal:
             raise Wrong(f"task {id_} is settled without a record")
+        self.sim.policies.settled(id_, final)
         self.final[id_] = final
         self.unsettled.discard(id_)
         self.running.discard(id_)
@@ -158,7 +160,10 @@ class Truth:
         work = self.sim.work
         spec, item = work.spec_of[id_]
         upstream = [need for need in spec.needs if self.final[need].state != SUCCEEDED]
-        if (final.state == UPSTREAM_FAILED) != bool(upstream) and final.state != CANCELLED:
+        if (final.state == UPSTREAM_FAILED) != bool(upstream) and final.state not in (
+            CANCELLED,
+            EXPIRED,
+        ):
             raise Wrong(f"task {id_} ended {final.state}, its needs failed: {upstream}")
         if final.state == UPSTREAM_FAILED:
             by, state, _ = final.payload
@@ -173,15 +178,17 @@ class Truth:
             final.value != work.value(id_) or item in spec.fails or item in spec.poison
         ):
             raise Wrong(f"task {id_} has the value {final.value}, not {work.value(id_)}")
-        if final.state == FAILED and not (
-            item in spec.fails or (spec.subs and final.value in ("sub", "deep"))
-        ):
-            raise Wrong(f"task {id_} failed, and nothing was wrong with it")
+        if final.state == FAILED:
+            self.sim.policies.verify_failure(id_, final.value, spec, item)
+        if final.state == SUCCEEDED and self.sim.policies.runs[id_] <= spec.flaky.get(item, 0):
+            raise Wrong(f"task {id_} succeeded, and none of its runs did")
         if final.state == DEAD and item not in spec.poison:
             raise Wrong(f"task {id_} is DEAD and innocent")
-        if final.state == DEAD:
+        if final.state == DEAD and self.sim.world.nodes:
             self.look_at_deaths(id_)
-            if final.deaths != self.deaths[id_] and not self.sim.world.nodes:
+        elif final.state == DEAD:
+            enough = final.deaths == spec.options.max_deliveries
+            if not enough or not self.sim.policies.delivered(id_, final.deaths):
                 raise Wrong(f"task {id_} is DEAD after {final.deaths} deliveries, not {self.deaths[id_]}")
 
     def look_at_deaths(self, id_: int) -> None:

@@ -50,6 +50,7 @@ class Work:
             spec.size = rng.choice((1 << 20, 5 << 20, 9 << 20))
         if world.subs and not spec.span and not spec.poison and depth < 2 and rng.random() < 0.3:
             spec.subs = tuple(self.spec([], depth + 1) for _ in range(rng.randint(1, 3)))
+        self.sim.policies.regulate(spec)
         if world.lanes:
             spec.lane = rng.randrange(LANES)
         return spec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from zmqtasks.options import Options
@@ -39,6 +39,16 @@ class Spec:
     poison: frozenset[int] = frozenset()
     subs: tuple[Spec, ...] = ()
     lane: int = 0
+    flaky: dict[int, int] = field(default_factory=dict)  # by item: how many runs fail before one succeeds
+    hangs: dict[int, int] = field(default_factory=dict)  # by item: how many runs overrun the limit
+    near: bool = False  # they run about as long as their limit
+    picky: bool = False  # what always fails is not to be retried
+    delay: float | None = None  # its failures ask for this, whatever the rule
+
+    def asks(self, trouble: str) -> bool:
+        """Whether that failure asks for another attempt."""
+        ruled = self.options.retry is not None or self.delay is not None
+        return ruled and not (self.picky and trouble == "own")
 
 
 @dataclass(slots=True, frozen=True)
@@ -80,6 +90,9 @@ class World:
     returns_when_waiting: bool
     silence_s: float | None  # the dispatcher gives up who says nothing for so long
     waits_in_turn: bool  # for one task after the other, and says for which
+    retries: bool
+    limits: bool
+    expires: bool
     # of two levels
     nodes: tuple[Place, ...] = ()
     link_s: float = 0.0  # between the broker and a node
@@ -92,8 +105,8 @@ class World:
     crossing: float = 0.0  # how often a cancel crosses what a node gives back
 
     @classmethod
-    def draw(cls, rng: Random, *, nodes: bool = False) -> World:
-        """A world by chance."""
+    def draw(cls, rng: Random, more: Random, *, nodes: bool = False) -> World:
+        """A world by chance; the policies by `more`: the rest of a seed's world is what it was without them."""
 
         def some(odds: float = 0.4) -> bool:
             return rng.random() < odds
@@ -127,6 +140,9 @@ class World:
             returns_when_waiting=some(),
             silence_s=rng.choice((0.1, 0.3)) if some(0.25) else None,
             waits_in_turn=some(0.5),
+            retries=more.random() < 0.3,
+            limits=more.random() < 0.3,
+            expires=more.random() < 0.3,
         )
         if nodes:
             world._draw_nodes(rng)
@@ -136,6 +152,7 @@ class World:
         def times(odds: float, most: int) -> int:
             return rng.randint(1, most) if rng.random() < odds else 0
 
+        self.retries = self.limits = self.expires = False  # of one level, so far
         self.slots = None  # the broker's nodes have theirs
         self.lanes = rng.random() < 0.3
         self.link_s = rng.choice((1e-5, 1e-4, 2e-3, 5e-3, 0.015))

@@ -1,46 +1,75 @@
 """The command line: `main` reads the arguments, runs a command and says in one line what went wrong.
 
 Importing this package is free: typer and rich come with `main`, so that a worker that runs a function
-of one of its modules never loads them.
+of one of its modules never loads them. Help and completion load every command: what a command runs, it is to
+import when it runs.
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-INTERRUPTED = 130
-"""The exit code after Ctrl-C."""
+from zmqtasks.cli.exits import Exit, exit_of
+from zmqtasks.errors import ZmqTasksError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: those of the process) ask for, and return its exit code.
 
-    0 fine, 1 failed, 2 usage, 130 interrupted. An error is one line on standard error; with `--debug`, or
-    `ZMQTASKS_DEBUG=1` in the environment, what failed is raised instead.
+    The codes are those of `Exit`. An error is one line on standard error; with `--debug`, or `ZMQTASKS_DEBUG=1` in
+    the environment, what failed is raised instead.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("ZMQTASKS_DEBUG", "0") not in ("", "0")
     try:
         return _run(given or ["--help"])
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return Exit.INTERRUPTED
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
-        return 1
+        return Exit.FAILED
     except Exception as error:
         if debug:
             raise
-        text = str(error)
-        _complain(f"{type(error).__name__}: {text}" if text else type(error).__name__)
-        return 1
+        text, kind = str(error), type(error).__name__
+        ours = isinstance(error, ZmqTasksError)  # it speaks to the user: its type has nothing to add
+        _complain(text if text and ours else f"{kind}: {text}" if text else kind)
+        return exit_of(error)
 
 
 def _run(arguments: list[str]) -> int:
-    """Build the program out of its commands and run it; its usage errors are reported here."""
+    """Run the program; its usage errors are reported here."""
     import typer
 
+    from zmqtasks.cli.config import complaint
+
+    usage_error: Any = typer.BadParameter.__mro__[1]  # the base of all usage errors, under no name that lasts
+    try:
+        code = tree().main(arguments, prog_name="zmqtasks", standalone_mode=False)
+    except typer.Abort:
+        return Exit.INTERRUPTED
+    except usage_error as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "zmqtasks")
+        if not (said := complaint(error)):  # a group without a command, whose help was shown
+            return Exit.FINE
+        _complain(f"{said} (see {command} --help)")
+        return Exit.USAGE
+    return code if isinstance(code, int) else 0
+
+
+def tree() -> Any:
+    """Build the program out of its commands."""
+    import typer
+
+    from zmqtasks.cli.broker import broker
+    from zmqtasks.cli.config import name_variables, read_files
     from zmqtasks.cli.demo import demo
+    from zmqtasks.cli.keys import keys
+    from zmqtasks.cli.look import explain, list_tasks, status
+    from zmqtasks.cli.tasks import cancel, result, submit
+    from zmqtasks.cli.worker import worker
 
     def version(asked: bool) -> None:
         if asked:
@@ -50,29 +79,38 @@ def _run(arguments: list[str]) -> int:
             raise typer.Exit
 
     def program(
-        version: Annotated[
+        context: typer.Context,
+        version: Annotated[  # noqa: ARG001 - its callback has answered
             bool,
             typer.Option("--version", callback=version, is_eager=True, help="Print the version and exit."),
         ] = False,
-        debug: Annotated[
+        debug: Annotated[  # noqa: ARG001 - for the help; `main` looks for it
             bool, typer.Option("--debug", envvar="ZMQTASKS_DEBUG", help="Show the traceback of an error.")
         ] = False,
     ) -> None:
         """Tasks for Python over ZeroMQ, with no server to install."""
+        read_files(context)  # not before: `zmqtasks --help` helps whatever they hold
 
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    app = typer.Typer(rich_markup_mode="rich")
     app.callback()(program)
     app.command()(demo)
-    usage_error: Any = typer.BadParameter.__mro__[1]  # the base of all usage errors, under no name that lasts
-    try:
-        code = typer.main.get_command(app).main(arguments, prog_name="zmqtasks", standalone_mode=False)
-    except typer.Abort:
-        return INTERRUPTED
-    except usage_error as error:
-        command = getattr(getattr(error, "ctx", None), "command_path", "zmqtasks")
-        _complain(f"{error.format_message().rstrip('.')} (see {command} --help)")
-        return 2
-    return code if isinstance(code, int) else 0
+    app.add_typer(keys, name="keys")
+    for command in (broker, worker, submit, result, cancel):
+        app.command()(command)
+    app.command("list")(list_tasks)
+    app.command()(status)
+    app.command()(explain)
+    commands: Any = typer.main.get_command(app)
+    name_variables(commands)
+    _unfold(commands)
+    return commands
+
+
+def _unfold(command: Any) -> None:
+    """Let a paragraph of help be one line, so that it is folded where the terminal ends and nowhere else."""
+    command.help = re.sub(r"(?<=\S)\n(?=\S)", " ", command.help or "")
+    for below in getattr(command, "commands", {}).values():
+        _unfold(below)
 
 
 def _complain(text: str) -> None:

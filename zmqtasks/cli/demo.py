@@ -1,19 +1,21 @@
 """`zmqtasks demo`: a real workload on this machine, in seconds, and the proof that its result is right.
 
-Every file of the running Python's standard library is parsed by the workers of an embedded `Client`, and
-what they found is reduced to a report. Then one process does the same again, with the same functions:
-that gives the speed-up, and the two reports must be equal.
+Every file of the running Python's standard library is parsed by the workers of an embedded `Client`, or with
+`--broker` by two workers of a broker, and what they found is reduced to a report. Then one process does the same again,
+with the same functions: that gives the speed-up, and the two reports must be equal.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import sys
 import sysconfig
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple, Protocol
 
@@ -26,21 +28,33 @@ from rich.table import Table
 from rich.text import Text
 
 from zmqtasks import Client
+from zmqtasks.cli.options import AsJson, Debug
+from zmqtasks.cli.own_broker import own_broker
 from zmqtasks.cli.stdlib_report import Report, analyse, merge, python_files
+from zmqtasks.nodes.cpus import cpus
 from zmqtasks.progress import meter, progress_bar
 
 _WIDTH_MAX = 80
 _BAR_WIDTH = 16
+_NODES = 2  # the workers of a broker of our own
 
 
 class Workload(NamedTuple):
-    """The files to parse, and with how many workers."""
+    """The files to parse, and with how many children; `nodes` workers of a broker have them, or 0 for none."""
 
     root: Path
     title: str
     paths: list[Path]
     size: int
     workers: int
+    nodes: int = 0
+
+    @property
+    def who(self) -> str:
+        """Who does it in parallel."""
+        if self.nodes:
+            return f"a broker, {self.nodes} workers of {self.workers // self.nodes}"
+        return f"{self.workers} worker{'s' if self.workers > 1 else ''}"
 
     def __str__(self) -> str:
         return f"{self.title}: {len(self.paths):,} files, {self.size / 1e6:.1f} MB"
@@ -80,18 +94,19 @@ def demo(
             help="Another directory of Python files than the standard library.",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", envvar="ZMQTASKS_JSON", help="Print the report as JSON.")
+    broker: Annotated[
+        bool, typer.Option("--broker", help="On a broker and two workers, processes of its own.")
     ] = False,
-    debug: Annotated[  # noqa: ARG001 - for the help; `main` looks for it
-        bool, typer.Option("--debug", envvar="ZMQTASKS_DEBUG", help="Show the traceback of an error.")
-    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
     """Parse all of Python's standard library in parallel: a real workload on this machine, in seconds.
 
     Then one process does the same again. The exit code is 1 if the two do not count the same.
+
+    Example: zmqtasks demo --broker
     """
-    work = _workload(path, workers)
+    work = _workload(path, workers, _NODES if broker else 0)
     face = _Json() if as_json else _Tables() if sys.stdout.isatty() else _Lines()
     face.open(work)
     parallel = _in_parallel(work)
@@ -102,7 +117,7 @@ def demo(
         raise typer.Exit(1)
 
 
-def _workload(path: Path | None, workers: int | None) -> Workload:
+def _workload(path: Path | None, workers: int | None, nodes: int) -> Workload:
     """Find the files, and read each once, so that neither pass pays for the disk."""
     root = Path(path or sysconfig.get_path("stdlib")).resolve()
     paths = python_files(root)
@@ -113,21 +128,36 @@ def _workload(path: Path | None, workers: int | None) -> Workload:
         with contextlib.suppress(OSError):  # it will be among the skipped
             size += len(name.read_bytes())
     title = str(root) if path else f"The standard library of Python {platform.python_version()}"
-    return Workload(root, title, paths, size, workers or _cpus())
+    workers = workers or cpus()
+    if nodes:
+        workers = nodes * math.ceil(workers / nodes)  # as many for each
+    return Workload(root, title, paths, size, workers, nodes)
 
 
 def _in_parallel(work: Workload) -> Pass:
     """Let the workers analyse all files; the time includes starting the workers."""
     start = time.perf_counter()
-    with Client(workers=work.workers) as client:
+    with _client(work) as client:
         futures = [client.submit(analyse, path) for path in work.paths]
         try:
-            reports = (future.result() for future in progress_bar(futures, _by(work.workers)))
+            reports = (future.result() for future in progress_bar(futures, work.who))
             report = merge(reports, work.root)
         except BaseException:
             client.shutdown(wait=False, cancel_futures=True)  # what has not started is of no use now
             raise
         return Pass(report, time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _client(work: Workload) -> Iterator[Client]:
+    """Open a client of workers that end with it."""
+    with contextlib.ExitStack() as stack:
+        if work.nodes:
+            address, key = stack.enter_context(own_broker(work.nodes, work.workers // work.nodes))
+            yield stack.enter_context(Client(address, key=key))
+        else:
+            os.environ.pop("ZMQTASKS_BROKER", None)  # that is not where this is to run
+            yield stack.enter_context(Client(workers=work.workers))
 
 
 def _in_one_process(work: Workload) -> Pass:
@@ -176,7 +206,7 @@ class _Tables:
         slowest = max(parallel.seconds, serial.seconds)
         for name, seconds, style in (
             ("one process", serial.seconds, "yellow"),
-            (_by(work.workers), parallel.seconds, "green"),
+            (work.who, parallel.seconds, "green"),
         ):
             bar = _bar(slowest, seconds, 3 * _BAR_WIDTH, style)
             times.add_row(f"{seconds:.2f}", name, bar)
@@ -207,7 +237,7 @@ class _Lines:
 
     def verdict(self, work: Workload, parallel: Pass, serial: Pass) -> None:
         typer.echo(f"one process: {serial.seconds:.2f} s")
-        typer.echo(f"{_by(work.workers)}: {parallel.seconds:.2f} s")
+        typer.echo(f"{work.who}: {parallel.seconds:.2f} s")
         typer.echo(f"speed-up: {serial.seconds / parallel.seconds:.2f}x")
         differing = _differing(parallel, serial)
         typer.echo(f"counts differ: {differing}" if differing else "counts equal")
@@ -235,6 +265,7 @@ class _Json:
             "bytes": work.size,
             **found,
             "workers": work.workers,
+            "broker": bool(work.nodes),
             "seconds": round(parallel.seconds, 3),
             "serial_seconds": round(serial.seconds, 3),
             "speedup": round(serial.seconds / parallel.seconds, 2),
@@ -286,12 +317,3 @@ def _differing(parallel: Pass, serial: Pass) -> str:
     """Name the fields in which the two reports differ."""
     fields = zip(Report._fields, parallel.report, serial.report, strict=True)
     return ", ".join(name for name, ours, theirs in fields if ours != theirs)
-
-
-def _by(workers: int) -> str:
-    return f"{workers} worker{'s' if workers > 1 else ''}"
-
-
-def _cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

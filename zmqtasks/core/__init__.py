@@ -12,8 +12,9 @@ The host brings messages and the time (seconds, any origin), and performs the ef
         submit, cancel --> +--------------+ --> Record   (journal: before the send that depends on it)
                            |  Dispatcher  | --> Send     (run, recall, ... to a worker)
         done, returned --> |              | --> Settle   (outcomes, to whoever asked for them)
-        joined, lost  -->  +--------------+ --> End      (this worker must go: cancelled by force)
-                            queue  join  pace            Answer (to a cancel)
+        joined, lost  -->  +--------------+ --> End      (this worker must go: cancelled by force, or over its limit)
+        claimed            queue  join  pace    Look     (what does this worker run, and since when?)
+                           retry  limits        Answer   (to a cancel)
 
 Glossary. *Peer*: a worker as the dispatcher sees it: a child process of an embedded client or of a node. *Hand*: what
 a peer was sent and has not answered. *Lease*: a task's place in a hand, `(peer, ordinal)`; an answer counts only if it

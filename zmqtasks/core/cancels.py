@@ -1,4 +1,4 @@
-"""Cancelling: what has not started is taken out, what may have started is asked for first."""
+"""Cancelling and expiring: what has not started is taken out, what may have started is asked for first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from zmqtasks.core.effects import Answer, Effect, End, Send
 from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.pace import STEAL_S
 from zmqtasks.core.peer import Peer
-from zmqtasks.messages import CANCELLED, LEASED, Answered, Cancel, Recall, Unwanted
+from zmqtasks.messages import (
+    CANCELLED,
+    EXPIRED,
+    FAILED,
+    LEASED,
+    Answered,
+    Cancel,
+    Recall,
+    Task,
+    Unwanted,
+)
 
 EARLY = "cancelled before it started"
 
@@ -73,6 +83,28 @@ class Cancels:
     def _answer(self, message: Cancel, *, cancelled: bool) -> None:
         if message.token is not None:
             self._sends.append(Answer(message.token, cancelled))
+
+    def expire(self, now: float) -> None:
+        """What had to start by now and has not is taken out; what is in a hand behind another is asked for first.
+
+        What is alone in a hand starts at once: it is left.
+        """
+        ledger, expired, failed = self._ledger, list[Task](), list[Task]()
+        for task in ledger.starts.due(now):
+            if task.state == LEASED:
+                peer = self._peers[task.peer]
+                if peer.items > peer.slots and not (peer.asked or peer.barren or peer.ending >= 0):
+                    self.recall(peer)
+            elif task.course is not None and task.course.retries:
+                failed.append(task)
+            else:
+                expired.append(task)
+        if expired:
+            reasons = [f"it had not started {task.options.expires:g} s after its submit" for task in expired]
+            ledger.deliver(ledger.settle(EXPIRED, expired, reasons), now)
+        if failed:
+            errors = [task.course.last if task.course is not None else None for task in failed]
+            ledger.deliver(ledger.settle(FAILED, failed, errors), now)
 
     def _ask_range(self, message: Cancel, now: float) -> None:
         ledger, ids = self._ledger, range(message.id, message.id + message.count)

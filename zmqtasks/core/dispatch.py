@@ -3,10 +3,11 @@
 The life of a task:
 
     submit --> WAITING ----> QUEUED <----> LEASED --> SUCCEEDED | FAILED
-       |        (needs)        ^  |          |
-       +-----> SCHEDULED ------+  |          +------> DEAD (its worker died of it too often)
-       |        (countdown)       |
-       +--------------------------+---> CANCELLED | UPSTREAM_FAILED
+       |        (needs)        ^  |          | |
+       +-----> SCHEDULED ------+  |          | +----> DEAD (its worker died of it too often)
+       |        (countdown)    |  |          v
+       |                       +--|------ RETRYING (its backoff)
+       +--------------------------+---> CANCELLED | UPSTREAM_FAILED | EXPIRED
 
 QUEUED tasks are dealt to peers that have credit; what is dealt is LEASED, whether it has started or waits in the
 peer's hand. It comes back to QUEUED when it is recalled unstarted or when its peer is lost; only the task that was
@@ -26,7 +27,9 @@ from zmqtasks.core.cancels import Cancels
 from zmqtasks.core.deal import Dealer
 from zmqtasks.core.effects import ACCEPTED, DELIVERED, Effect, End, Record, Send
 from zmqtasks.core.ledger import Delivery, Ledger
+from zmqtasks.core.limits import Limits, ask_of, text_of
 from zmqtasks.core.peer import Peer
+from zmqtasks.core.retry import Retries
 from zmqtasks.core.waits import Waits
 from zmqtasks.messages import (
     CANCELLED,
@@ -35,11 +38,12 @@ from zmqtasks.messages import (
     FULL,
     LEASED,
     NEW,
-    QUEUED,
     SUCCEEDED,
     Answered,
+    Ask,
     Beat,
     Cancel,
+    Claimed,
     Done,
     Ends,
     Joined,
@@ -64,19 +68,24 @@ class Dispatcher:
     `queue_max`: how many tasks may be unsettled at a time; what comes above it is refused: CANCELLED, with `FULL`.
     `silence_s`: a peer of which nothing came for so long is given up for lost (None: only when the host says so). It
     must say something more often, be it `Beat`. If it comes back it has to join anew, under another number.
+    `retries`: what fails is retried and what is late expires here; else that is for the dispatcher above, and a task
+    whose failure asks for a retry ends FAILED with its `ask`. `limits`: a peer is ended where a time limit is over.
     """
 
     def __init__(
-        self, *, slots: int | None = None, queue_max: int | None = None, silence_s: float | None = None
-    ) -> None:
+        self, *, slots: int | None = None, queue_max: int | None = None, silence_s: float | None = None,
+        retries: bool = True, limits: bool = True,
+    ) -> None:  # fmt: skip
         self.ledger = Ledger()
         self.peers: dict[int, Peer] = {}
         self.queue_max = queue_max
         self.silence_s = silence_s
-        self._dealer = Dealer(self.ledger, slots)
         self._inbox: list[tuple[int, Any]] = []
         self._accepted: list[Task] = []
         self._sends: list[Effect] = []
+        self._retries = Retries(self.ledger, here=retries)
+        self._limits = Limits(self.peers, self._sends, here=limits)
+        self._dealer = Dealer(self.ledger, slots)
         self._cancels = Cancels(self.ledger, self.peers, self._sends)
         self.waits = Waits(self.ledger, self.peers, self._cancels, self._sends)
         self.holds = False  # nothing is dealt: what has not started is wanted elsewhere
@@ -98,14 +107,21 @@ class Dispatcher:
         if self.silence_s is not None:
             self._give_up_silent(self.silence_s, now)
         ledger, dealer, peers = self.ledger, self._dealer, self.peers.values()
+        ledger.release_due(now)
+        if ledger.starts.heap:
+            self._cancels.expire(now)
         if ledger.settles:
             self.waits.resume_settled()
-        ledger.release_due(now)
+        if self._limits.looks:
+            self._limits.look(now)
         if watched := [peer for peer in peers if peer.due is not None]:
             for late in dealer.overdue(watched, now):
                 self._cancels.recall(late)
         if ledger.ready.size and not self.holds:
-            self._sends += [Send(peer.id, run) for peer, run in dealer.deal(peers, now)]
+            for taker, run in dealer.deal(peers, now):
+                self._sends.append(Send(taker.id, run))
+                if self._limits.fns:
+                    self._limits.dealt(taker, run.tasks, now)
         if any(peer.items > peer.slots for peer in peers) and not self.holds:
             for rich in dealer.steal(peers):
                 self._cancels.recall(rich)
@@ -122,6 +138,9 @@ class Dispatcher:
         times = [peer.due for peer in self.peers.values() if peer.due is not None]
         if (eta := self.ledger.later.next_deadline()) is not None:
             times.append(eta)
+        if self.ledger.starts.heap and (latest := self.ledger.starts.next_deadline()) is not None:
+            times.append(latest)
+        times += self._limits.looks.values()
         if self.silence_s is not None and self.peers and self._looked is not None:
             times.append(self._looked + self.silence_s / LOOKS)
         return min(times) if times else None
@@ -135,13 +154,8 @@ class Dispatcher:
                     f"task {task.id} is leased and in no hand"
                 )
         for peer in self.peers.values():
-            assert peer.items == sum(task.count for task in peer.hand.values()), f"peer {peer.id}: items"
-            assert peer.bytes == sum(len(task.payload) for task in peer.hand.values()), (
-                f"peer {peer.id}: bytes"
-            )
-            for key, task in peer.hand.items():
-                assert (task.state, task.peer) == (LEASED, peer.id), f"peer {peer.id}: hand"
-                assert peer.key_of(task) == key, f"peer {peer.id}: task {task.id} stands under {key}"
+            peer.check()
+            for task in peer.hand.values():
                 assert self.ledger.tasks.get(task.id) is task, f"task {task.id} is in a hand and unknown"
             answering = peer.asked or peer.due is not None or peer.ending >= 0 or peer.is_node
             assert answering or not peer.questions, f"peer {peer.id}: a question waits for nothing"
@@ -165,39 +179,28 @@ class Dispatcher:
     # ---- tasks ---------------------------------------------------------------------------------------------------
 
     def _submit(self, peer: int, message: Submit, now: float) -> None:
-        ledger, refused, nested = self.ledger, [], peer in self.peers
-        plain = 0 if nested or self.queue_max is not None else self._submit_plain(message.tasks)
+        ledger, refused, nested = self.ledger, [], message.first or peer in self.peers
+        limited = self.queue_max is not None and not message.patient
+        plain = 0 if nested or limited else ledger.add_plain(message.tasks)
+        self._accepted += message.tasks[:plain]
         for task in message.tasks[plain:]:
             if task.state != NEW or task.id in ledger.tasks:
                 continue  # said twice
-            if self.queue_max is not None and ledger.pending + task.count > self.queue_max:
+            if limited and ledger.pending + task.count > (self.queue_max or 0):
                 refused.append(task)
             else:
                 ledger.submitted += task.count
                 ledger.counts[NEW] += task.count
                 # A span may be cut before the turn is over: the journal gets it whole.
                 self._accepted.append(task if task.count == 1 else copy(task))
+                if task.options.timed:
+                    self._limits.submitted(task)
+                    self._retries.submitted(task, now)
                 ledger.add(task, message.known, now, nested=nested)
         if refused:
             ledger.submitted += (items := sum(task.count for task in refused))
             ledger.counts[NEW] += items
             ledger.settle(CANCELLED, refused, [FULL] * len(refused))
-
-    def _submit_plain(self, tasks: list[Task]) -> int:
-        """The hot path: take in single tasks to be run at once, up to the first of another kind; how many."""
-        known, push = self.ledger.tasks, self.ledger.ready.push
-        count = 0
-        for task in tasks:
-            if task.needs or task.span or task.state != NEW or task.id in known or task.options.countdown:
-                break
-            task.state = QUEUED
-            known[task.id] = task
-            push(task)
-            count += 1
-        self.ledger.submitted += count
-        self.ledger.counts[QUEUED] += count
-        self._accepted += tasks[:count]
-        return count
 
     def _done(self, peer_id: int, message: Done, now: float) -> None:
         peer = self.peers.get(peer_id)
@@ -205,21 +208,23 @@ class Dispatcher:
             return
         for fn, tasks, seconds in message.pace:
             self._dealer.pace.note(fn, tasks, seconds)
-        work = self._done_singles(peer, message)
+        work = self._done_singles(peer, message, now)
         for part in message.parts:
-            work += self._done_part(peer, part)
+            work += self._done_part(peer, part, message.asks, now)
         self.ledger.deliver(work, now)
         self._moved(peer, now)
 
     def _moved(self, peer: Peer, now: float) -> None:
         """Something of what `peer` had in hand is settled."""
         peer.overdue = peer.barren = False
+        if peer.doomed[0] >= 0:
+            self._limits.relieve(peer)
         self._dealer.weigh(peer)
         peer.watch(now)
         if peer.questions and not peer.asked and peer.ending < 0 and not peer.is_node:
             self._cancels.ask_again(peer, now)
 
-    def _done_singles(self, peer: Peer, message: Done) -> list[Delivery]:
+    def _done_singles(self, peer: Peer, message: Done, now: float) -> list[Delivery]:
         hand, payloads, failed = peer.hand, message.payloads, message.failed
         tasks: list[Task] = []
         stale: list[int] = []
@@ -238,20 +243,14 @@ class Dispatcher:
             return self.ledger.settle(SUCCEEDED, tasks, payloads)
         kept = [index for index in range(len(payloads)) if index not in set(stale)]
         outcomes = [(task, payloads[index], index in failed) for task, index in zip(tasks, kept, strict=True)]
-        work: list[Delivery] = []
-        for state in (SUCCEEDED, FAILED):
-            chosen = [
-                (task, payload) for task, payload, is_failure in outcomes if is_failure == (state == FAILED)
-            ]
-            if chosen:
-                work += self.ledger.settle(
-                    state, [task for task, _ in chosen], [payload for _, payload in chosen]
-                )
-        return work
+        if message.asks:
+            ordinals = [message.first + index for index in kept]
+            outcomes = self._retries.sift(ordinals, outcomes, message.asks, now)
+        return self.ledger.settle_outcomes(outcomes)
 
-    def _done_part(self, peer: Peer, part: Part) -> list[Delivery]:
+    def _done_part(self, peer: Peer, part: Part, asks: list[Ask], now: float) -> list[Delivery]:
         task = self._take(peer, part.ordinal, part.offset, part.items)
-        if task is None:
+        if task is None or (part.failed and asks and self._retries.took(task, part, asks, now)):
             return []
         return self.ledger.settle(FAILED if part.failed else SUCCEEDED, [task], [part.payload])
 
@@ -337,6 +336,7 @@ class Dispatcher:
         peer = self.peers.pop(peer_id, None)
         if peer is None:
             return
+        self._limits.looks.pop(peer_id, None)
         back = list(peer.hand.values())
         work: list[Delivery] = []
         task = peer.hand.get(message.ordinal)
@@ -352,13 +352,18 @@ class Dispatcher:
             state, reason = LEASED, message.reason
             if peer.ending == culprit.id:
                 state, reason = CANCELLED, "cancelled while it was running"
+            elif peer.doomed == (message.ordinal, message.item):
+                culprit.deliveries -= 1  # it was not lost
+                state, reason = FAILED, text_of(culprit)
             elif culprit.deliveries >= culprit.options.max_deliveries:
                 state = DEAD
             if state == LEASED:
                 self.ledger.records.append(Record(DELIVERED, [culprit]))
             else:
                 back.remove(culprit)
-                work = self.ledger.settle(state, [culprit], [reason])
+                ask = ask_of(culprit) if state == FAILED else None
+                if ask is None or not self._retries.again(culprit, ask, reason, now):
+                    work = self.ledger.settle(state, [culprit], [reason])
             if state == CANCELLED:
                 self._cancels.answer_ended(peer, culprit.id)
         self.ledger.requeue(back)
@@ -376,12 +381,6 @@ class Dispatcher:
             self._lost(peer.id, Lost(f"nothing was heard of it for {silence_s:g} s"), now)
             self._sends.append(End(peer.id))
 
-    def _cancel(self, _peer: int, message: Cancel, now: float) -> None:
-        self._cancels.ask(message, now)
-
-    def _beat(self, _peer: int, _message: Beat, _now: float) -> None:
-        """`receive` has noted when."""
-
     _reactions: ClassVar[dict[type, Callable[..., None]]] = {
         Submit: _submit,
         Done: _done,
@@ -390,8 +389,9 @@ class Dispatcher:
         Waiting: _waiting,
         Resumed: _resumed,
         Lost: _lost,
-        Cancel: _cancel,
-        Beat: _beat,
+        Cancel: lambda self, _, message, now: self._cancels.ask(message, now),
+        Claimed: lambda self, _, message, now: self._limits.claimed(message, now),
+        Beat: lambda *_: None,  # `receive` has noted when
         Ends: _ends,
         Slots: _slots,
         Leaving: _leaving,

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from zmqtasks.messages import Task
 
-ACCEPTED, DELIVERED, SETTLED = "accepted", "delivered", "settled"
+ACCEPTED, DELIVERED, RETRIED, SETTLED = "accepted", "delivered", "retried", "settled"
 
 
 class Record(NamedTuple):
-    """For the journal, before anything else of the turn: `kind` (accepted, delivered, settled) of tasks.
+    """For the journal, before anything else of the turn: `kind` (accepted, delivered, retried, settled) of tasks.
 
     `payloads` go with settled successes and failures, entry by entry. A span's record speaks of its `count` ids.
     """
@@ -31,6 +31,9 @@ class Send(NamedTuple):
 class Settle(NamedTuple):
     """Final outcomes: each task with its payload: a value, an exception, or the reason as text.
 
+    A FAILED task whose payload is text has exceeded its time limit. One with an `ask` is to be run again by whoever
+    dispatches to this dispatcher, if that has a mind to.
+
     UPSTREAM_FAILED has (id of the failed task, its state, its payload). The payload of a succeeded span is the list of
     its values; of any other state it speaks for each of its ids.
     """
@@ -47,10 +50,21 @@ class Answer(NamedTuple):
     cancelled: bool
 
 
-class End(NamedTuple):
-    """Kill `peer`: its running task is to be cancelled by force; `Lost` will follow."""
+class Look(NamedTuple):
+    """Say what `peer` runs, and since when: the answer is `Claimed`, and the next turn is due at once."""
 
     peer: int
 
 
-Effect = Record | Send | Settle | Answer | End
+class End(NamedTuple):
+    """Kill `peer`: its running task is to be cancelled by force, or is over its limit; `Lost` will follow.
+
+    With an `ordinal`: only if it still runs that one (of a span, that `item`), and nothing otherwise.
+    """
+
+    peer: int
+    ordinal: int = -1
+    item: int = 0
+
+
+Effect = Record | Send | Settle | Answer | Look | End

@@ -9,14 +9,17 @@ from typing import Any
 from zmqtasks.core.effects import SETTLED, Record, Settle
 from zmqtasks.core.join import Addresses, Join, Slot
 from zmqtasks.core.queue import Later, Ready, split
+from zmqtasks.core.starts import Starts
 from zmqtasks.messages import (
     CANCELLED,
     DEAD,
+    EXPIRED,
     FAILED,
     FINAL_FROM,
     LEASED,
     NEW,
     QUEUED,
+    RETRYING,
     SCHEDULED,
     SUCCEEDED,
     UPSTREAM_FAILED,
@@ -24,13 +27,15 @@ from zmqtasks.messages import (
     Task,
     Value,
 )
+from zmqtasks.options import DEFAULT_OPTIONS
 
 TRANSITIONS: tuple[frozenset[int], ...] = (
     frozenset({WAITING, SCHEDULED, QUEUED, CANCELLED}),  # NEW
-    frozenset({SCHEDULED, QUEUED, UPSTREAM_FAILED, CANCELLED}),  # WAITING
-    frozenset({QUEUED, CANCELLED}),  # SCHEDULED
-    frozenset({LEASED, CANCELLED}),  # QUEUED
-    frozenset({QUEUED, SUCCEEDED, FAILED, CANCELLED, DEAD}),  # LEASED
+    frozenset({SCHEDULED, QUEUED, UPSTREAM_FAILED, CANCELLED, EXPIRED}),  # WAITING
+    frozenset({QUEUED, CANCELLED, EXPIRED}),  # SCHEDULED
+    frozenset({QUEUED, CANCELLED}),  # RETRYING
+    frozenset({LEASED, CANCELLED, EXPIRED, FAILED}),  # QUEUED
+    frozenset({QUEUED, RETRYING, SUCCEEDED, FAILED, CANCELLED, DEAD}),  # LEASED
     *(frozenset[int]() for _ in range(FINAL_FROM, DEAD + 1)),
 )
 
@@ -52,6 +57,7 @@ class Ledger:
         self.submitted = 0
         self.ready = Ready()
         self.later = Later()
+        self.starts = Starts(self.tasks)
         self.addresses = Addresses()
         self.records: list[Record] = []  # what this turn has for the journal
         self.settles: list[Settle] = []  # what this turn has for those who asked
@@ -87,6 +93,23 @@ class Ledger:
         else:
             self._schedule(task, now)
 
+    def add_plain(self, tasks: list[Task]) -> int:
+        """The hot path: take in new single tasks to be run at once, up to the first of another kind; how many."""
+        known, push = self.tasks, self.ready.push
+        count = 0
+        for task in tasks:
+            if task.needs or task.span or task.state != NEW or task.id in known:
+                break
+            if task.options is not DEFAULT_OPTIONS and task.options.timed:
+                break
+            task.state = QUEUED
+            known[task.id] = task
+            push(task)
+            count += 1
+        self.submitted += count
+        self.counts[QUEUED] += count
+        return count
+
     def _schedule(self, task: Task, now: float) -> None:
         if task.options.countdown:
             self.move(task, SCHEDULED)
@@ -96,7 +119,7 @@ class Ledger:
             self.ready.push(task)
 
     def release_due(self, now: float) -> None:
-        """What was scheduled and is due is queued."""
+        """What was scheduled, for its first attempt or another, and is due is queued."""
         for task in self.later.due(now):
             self.move(task, QUEUED)
             self.ready.push(task)
@@ -136,6 +159,8 @@ class Ledger:
             task.peer = task.ordinal = -1
             self.move(task, QUEUED)
             self.ready.push_front(task)
+            if task.course is not None:
+                self.starts.watch(task)
 
     def give_up_queued(self) -> list[Task]:
         """Everything that is queued: it is known here no more."""
@@ -191,6 +216,15 @@ class Ledger:
         self.records.append(Record(SETTLED, tasks, state, payloads))
         self.settles.append(Settle(state, tasks, payloads))
         return self._addressed(state, tasks, payloads) if self.addresses else []
+
+    def settle_outcomes(self, outcomes: list[tuple[Task, Any, bool]]) -> list[Delivery]:
+        """The ends of tasks that ran: (task, payload, failed)."""
+        work: list[Delivery] = []
+        for state in (SUCCEEDED, FAILED):
+            chosen = [(task, payload) for task, payload, failed in outcomes if failed == (state == FAILED)]
+            if chosen:
+                work += self.settle(state, [task for task, _ in chosen], [payload for _, payload in chosen])
+        return work
 
     def _addressed(self, state: int, tasks: list[Task], payloads: list[Any]) -> list[Delivery]:
         work: list[Delivery] = []

@@ -17,6 +17,7 @@ from zmqtasks.messages import (
     FAILED,
     SUCCEEDED,
     Answered,
+    Ask,
     Cancel,
     Deep,
     Done,
@@ -41,7 +42,7 @@ class Node:
     """The machine. `slots`: how many of its workers may be at work at a time, beside those that wait."""
 
     def __init__(self, slots: int) -> None:
-        self.machine = Dispatcher(slots=slots)
+        self.machine = Dispatcher(slots=slots, retries=False)
         self._slots = self._told = slots
         self._leaving = False
         self._recalled_until: float | None = None  # somebody above waits for what has not started
@@ -49,6 +50,7 @@ class Node:
         self._pace: dict[int, tuple[int, float]] = {}  # by function: tasks, seconds
         self._singles: list[tuple[int, Any, bool]] = []  # ordinal, payload, whether it is a failure
         self._parts: list[Part] = []
+        self._asks: list[Ask] = []  # failures that are to be run again: that is decided above
         self._ends: list[Ended] = []
         self._questions: list[Cancel] = []
         self._waits: dict[int, int] = {}  # by worker: the task that it waits for
@@ -79,7 +81,8 @@ class Node:
             if kind is Settle:
                 self._settled(effect)  # type: ignore[arg-type]  # that is its type
             elif isinstance(effect, Answer):
-                up.append(self._answer(effect))
+                if effect.token is not None:
+                    up.append(self._answer(effect))
             elif kind is not Record:
                 down.append(effect)
                 if kind is Send and type(effect.message) is Deep:  # type: ignore[union-attr]  # likewise
@@ -139,7 +142,14 @@ class Node:
             task.face = ordinal
             if task.options.countdown:  # it is over
                 task.options = task.options.replace(countdown=0.0)
-        self.machine.receive(ABOVE, Submit(message.tasks), now)
+        # What its own tasks wait for goes ahead of the rest: a recursion runs depth first here too.
+        awaited = self.machine.waits.elsewhere
+        first = [task for task in message.tasks if task.id in awaited] if awaited else []
+        others = [task for task in message.tasks if task.id not in awaited] if first else message.tasks
+        if others:
+            self.machine.receive(ABOVE, Submit(others), now)
+        if first:
+            self.machine.receive(ABOVE, Submit(first, first=True), now)
         if self._leaving:  # it has crossed the word
             self.receive(ABOVE, Recall(), now)
 
@@ -158,6 +168,8 @@ class Node:
     def _settled(self, effect: Settle) -> None:
         state = effect.state
         for task, payload in zip(effect.tasks, effect.payloads, strict=True):
+            if state == FAILED and (ask := task.ask) is not None:
+                self._asks.append(Ask(task.face, task.offset if task.span else -1, ask.delay, ask.text))
             if state not in (SUCCEEDED, FAILED):
                 self._ends.append(Ended(task.face, task.offset, task.count, state, payload))
             elif task.span:
@@ -184,11 +196,13 @@ class Node:
             messages.append(done)
         if done is not None:
             done.parts = self._parts
+            for each in messages if self._asks else ():
+                each.asks = self._asks
             messages[0].pace = [(fn, tasks, seconds) for fn, (tasks, seconds) in self._pace.items()]
             self._pace = {}
         if self._ends:
             messages.append(Ends(self._ends))
-        self._singles, self._parts, self._ends = [], [], []
+        self._singles, self._parts, self._asks, self._ends = [], [], [], []
         return messages
 
     def _answer(self, effect: Answer) -> Answered:

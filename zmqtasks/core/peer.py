@@ -12,7 +12,7 @@ from zmqtasks.messages import LEASED, Cancel, Task
 class Peer:
     """One worker: its hand, its credit, and what is asked of it."""
 
-    __slots__ = ("asked", "barren", "bytes", "due", "ending", "fresh", "hand", "hand_s", "heard", "id",
+    __slots__ = ("asked", "barren", "bytes", "doomed", "due", "ending", "fresh", "hand", "hand_s", "heard", "id",
                  "is_node", "items", "lanes", "leaving", "next_ordinal", "overdue", "priority", "questions",
                  "slots", "waiting", "waits_on", "window_s")  # fmt: skip
 
@@ -44,12 +44,14 @@ class Peer:
         self.waits_on = -1  # the one task that it waits for
         self.leaving = False  # it takes nothing any more
         self.ending = -1  # the id of the task it is being killed for
+        self.doomed = (-1, 0)  # what it is being ended for if it still runs that: ordinal, item
         self.questions: list[Cancel] = []  # cancels that wait for what it returns
 
     def open(self) -> bool:
         """Whether it may be given anything."""
         late = self.overdue and self.items >= self.slots  # of a node, other slots may be free
-        return not (late or self.waiting or self.asked or self.ending >= 0 or self.leaving)
+        busy = late or self.waiting or self.asked
+        return not (busy or self.ending >= 0 or self.doomed[0] >= 0 or self.leaving)
 
     def accepts(self, lane: int) -> bool:
         """Whether it takes what is in `lane`."""
@@ -147,3 +149,12 @@ class Peer:
     def watch(self, now: float) -> None:
         """Set when its hand is overdue: only where something in it has not started and could run elsewhere."""
         self.due = now + 2 * self.hand_s + GRACE_S if self.items > self.slots else None
+
+    def check(self) -> None:
+        """Assert what must hold of its hand."""
+        tasks = self.hand.values()
+        assert self.items == sum(task.count for task in tasks), f"peer {self.id}: items"
+        assert self.bytes == sum(len(task.payload) for task in tasks), f"peer {self.id}: bytes"
+        for key, task in self.hand.items():
+            assert (task.state, task.peer) == (LEASED, self.id), f"peer {self.id}: hand"
+            assert self.key_of(task) == key, f"peer {self.id}: task {task.id} stands under {key}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import heappop, heappush
 
-from zmqtasks.messages import QUEUED, SCHEDULED, Task
+from zmqtasks.messages import QUEUED, RETRYING, SCHEDULED, Task
 from zmqtasks.options import PRIORITY_MAX
 
 Levels = tuple[deque[Task], ...]  # by priority
@@ -125,7 +125,7 @@ class Later:
     def next_deadline(self) -> float | None:
         """The earliest time, or None."""
         heap = self._heap
-        while heap and heap[0][2].state != SCHEDULED:  # cancelled meanwhile
+        while heap and heap[0][2].state not in (SCHEDULED, RETRYING):  # settled meanwhile
             heappop(heap)
         return heap[0][0] if heap else None
 
@@ -153,6 +153,7 @@ def split(task: Task, items: int) -> Task:
         attempt=task.attempt,
         deliveries=task.deliveries,
         inputs=task.inputs,
+        course=task.course,
     )
     task.id += items
     task.offset += items

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zmqtasks.core.effects import ACCEPTED, DELIVERED, Record
+from zmqtasks.core.effects import ACCEPTED, DELIVERED, SETTLED, Record
 
 
 class MemoryJournal:
@@ -22,7 +22,7 @@ class MemoryJournal:
                     known[id_] = 0
                 elif record.kind == DELIVERED:
                     known[id_] = task.deliveries
-                else:
+                elif record.kind == SETTLED:
                     known.pop(id_, None)  # a refused task was never accepted
 
     def unsettled(self) -> dict[int, int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from zmqtasks import codec, wire
-from zmqtasks.functions import Functions
+from zmqtasks.catalog import Catalog
 from zmqtasks.messages import Submit, Task
 
 
@@ -21,10 +19,10 @@ class Asker:
 class Asks:
     """Submits of children in the dispatcher's words, and outcomes in the children's."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Catalog) -> None:
         self._functions = functions
         self._numbers: dict[int, dict[int, int]] = {}  # by peer: its function numbers as ours
-        self._outcomes: dict[int, list[tuple[Task, int, Any]]] = {}  # by peer: not yet told
+        self._outcomes: dict[int, list[Task]] = {}  # by peer: not yet told
 
     def submit(self, peer: int, message: wire.Arrived) -> Submit:
         """The tasks that `peer` asks for; their functions get numbers here."""
@@ -32,21 +30,22 @@ class Asks:
         for number, name, data in message.head.functions:
             numbers[number] = self._functions.adopt(name, data).number
         tasks, known = codec.asked_tasks(message)
+        asker = Asker(peer)
         for task in tasks:
             task.fn = numbers[task.fn]
-            task.face = Asker(peer)
+            task.face = asker
         return Submit(tasks, known)
 
-    def settle(self, asker: Asker, task: Task, state: int, payload: Any) -> None:
-        """An outcome for a child."""
-        self._outcomes.setdefault(asker.peer, []).append((task, state, payload))
+    def settle(self, asker: Asker, tasks: list[Task]) -> None:
+        """Outcomes for a child."""
+        self._outcomes.setdefault(asker.peer, []).extend(tasks)
 
-    def outcomes(self) -> list[tuple[int, wire.Message]]:
-        """What is to be told, by peer."""
-        if not self._outcomes:
-            return []
-        outcomes, self._outcomes = self._outcomes, {}
-        return [(peer, codec.settled(of_peer)) for peer, of_peer in outcomes.items()]
+    def outcomes(self) -> dict[int, list[Task]]:
+        """What is to be told, by peer: tasks that have ended."""
+        outcomes = self._outcomes
+        if outcomes:
+            self._outcomes = {}
+        return outcomes
 
     def forget(self, peer: int) -> None:
         """`peer` is gone."""

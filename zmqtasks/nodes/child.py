@@ -17,24 +17,26 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, NoReturn
+from time import monotonic_ns, perf_counter
+from typing import TYPE_CHECKING, NoReturn
 
 from zmqtasks import codec, wire
 from zmqtasks import payload as payloads
 from zmqtasks.blobs import FRAME_BYTES_MIN
-from zmqtasks.nodes.failure import failure, unpicklable
+from zmqtasks.nodes import loaded
+from zmqtasks.nodes.claim import SINCE, begin
+from zmqtasks.nodes.failure import unpicklable
 from zmqtasks.nodes.link import Closed, Link
 from zmqtasks.nodes.outbox import Outbox, Span
 from zmqtasks.nodes.output import redirect
 from zmqtasks.nodes.reporter import Reporter
+from zmqtasks.nodes.verdict import Item, Verdicts
 
 if TYPE_CHECKING:
-    from zmqtasks.messages import Value
+    from zmqtasks.messages import Ask
 
 FLUSH_S = 0.002
-
-Item = tuple[int, int, int, Any, wire.Single | None]  # ordinal, function, id, payload, more about it
+LIMITED_FLUSH_S = 0.0002  # of a span with a time limit: what is finished and not sent goes with its process
 
 
 class Child:
@@ -56,8 +58,8 @@ class Child:
         self._claim = claim
         self._hand: deque[Item] = deque()
         self._outbox = Outbox()
-        self._functions: dict[int, tuple[str, bytes | None]] = {}
-        self._loaded: dict[int, Callable[..., Any]] = {}
+        self._functions = loaded.Loaded()
+        self._verdicts = Verdicts(globals(), loaded.__dict__)
         self._poll = select.poll()  # the main thread's
         self._peek = select.poll()  # for who holds `_reading`
         for poll in (self._poll, self._peek):
@@ -72,7 +74,7 @@ class Child:
     def name_of(self, item: Item) -> str:
         """What a task is called in output and errors."""
         _, fn, _, _, more = item
-        return (more and more.options and more.options.name) or self._functions[fn][0]
+        return (more and more.options and more.options.name) or self._functions.sent[fn][0]
 
     def running_id(self, item: Item) -> int:
         """The id of what is running: of a span, the item's."""
@@ -127,7 +129,7 @@ class Child:
                 self.data.blobs.pop(digest, None)
             return
         for number, name, data in head.functions:
-            self._functions[number] = (name, data)
+            self._functions.sent[number] = (name, data)
         for blob in head.blobs:
             self.data.blobs[blob.digest] = message.buffer(blob.buffer, blob.digest)
         self._hand.extend(codec.tasks(message))
@@ -137,7 +139,7 @@ class Child:
         hand, outbox, claim = self._hand, self._outbox.singles, self._claim
         loads, dump = payloads.loads, payloads.dump_result
         fn = item[1]
-        function = self._loaded.get(fn)
+        function = self._functions.ready.get(fn)
         payload: payloads.Payload | None
         started = now = perf_counter()
         flush_at = started + FLUSH_S
@@ -150,15 +152,15 @@ class Child:
                 if type(arguments) is tuple and function is not None:
                     value = function(*arguments)
                 else:
-                    value = self._call(fn, arguments)
-                    function = self._loaded.get(fn)
+                    value = self._functions.call(fn, arguments)
+                    function = self._functions.ready.get(fn)
                 try:
                     payload = dump(value)
                 except Exception as error:  # noqa: BLE001 - whatever pickling raises
                     raise unpicklable(value, error) from None
                 outbox.append((item[0], payload, False))
             except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
-                outbox.append((item[0], self._failure(error), True))
+                outbox.append((item[0], *self._failed(error)))
             arguments = value = payload = None  # what is not needed is not kept until the next task
             ran += 1
             if self._traces:
@@ -181,20 +183,25 @@ class Child:
     def _run_one(self, item: Item) -> None:
         """A task with inputs, options, or buffers out of band."""
         ordinal, fn, _, payload, more = item
-        self._claim[0] = ordinal
+        if more is not None and more.options is not None and more.options.time_limit:
+            self.flush()  # what is finished is not lost with this one
+            begin(self._claim, ordinal)
+        else:
+            self._claim[0] = ordinal
         self.item = item
         started = perf_counter()
         try:
-            inputs = [self._input(value) for value in more.inputs] if more is not None else []
-            value = self._call(fn, payloads.load(payload, inputs))
+            inputs = [loaded.input_of(value) for value in more.inputs] if more is not None else []
+            value = self._functions.call(fn, payloads.load(payload, inputs))
             try:
                 result = payloads.dump_result(value)
             except Exception as error:  # noqa: BLE001 - whatever pickling raises
                 raise unpicklable(value, error) from None
             self._outbox.singles.append((ordinal, result, False))
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
-            self._outbox.singles.append((ordinal, self._failure(error), True))
+            self._outbox.singles.append((ordinal, *self._failed(error)))
             result = b""
+        self._claim[SINCE] = 0
         inputs, value = [], None  # not kept while this process idles
         if self._traces:
             self._wipe()
@@ -208,6 +215,9 @@ class Child:
         ordinal, fn, _, payload, _ = item
         claim, outbox = self._claim, self._outbox
         index = first = more.offset
+        limited = more.options is not None and bool(more.options.time_limit)
+        flush_s = LIMITED_FLUSH_S if limited else FLUSH_S
+        claim[SINCE] = 0
         claim[1] = index
         claim[0] = ordinal
         self.item = item
@@ -216,9 +226,9 @@ class Child:
         outbox.begin_span(span)
         try:
             star, items, *rest = payloads.load(payload)
-            function = rest[0] if rest else self._function(fn)
+            function = rest[0] if rest else self._functions.function(fn)
         except BaseException as error:  # noqa: BLE001 - no item can run
-            payload = self._failure(error)
+            payload, _ = self._failed(error)
             with self._sending:
                 for at in range(first, span.limit):
                     outbox.fail_item(at, payload)
@@ -232,47 +242,34 @@ class Child:
                     if index >= span.limit:
                         outbox.end_span()
                         break
+            if limited:
+                claim[SINCE] = monotonic_ns()
             try:
                 append(function(*items[index]) if star else function(items[index]))
             except BaseException as error:  # noqa: BLE001 - whatever an item raises is its outcome
-                payload = self._failure(error)
+                payload, ask = self._failed(error)
                 with self._sending:
-                    outbox.fail_item(index, payload)
+                    outbox.fail_item(index, payload, ask)
+            if limited:
+                claim[SINCE] = 0
             index += 1
             if self._traces:
                 self._wipe()
             now = perf_counter()
-            if now - sent >= FLUSH_S:
+            if now - sent >= flush_s:
                 outbox.pace.append((fn, index - first, now - started))
                 started, first, sent = now, index, now
                 self.flush()
         if index > first:
             outbox.pace.append((fn, index - first, perf_counter() - started))
 
-    # ---- calling -------------------------------------------------------------------------------------------------
+    # ---- what a task leaves --------------------------------------------------------------------------------------
 
-    def _function(self, fn: int) -> Callable[..., Any]:
-        function = self._loaded.get(fn)
-        if function is None:
-            data = self._functions[fn][1]
-            assert data is not None, "a function without bytes comes with its arguments"
-            function = payloads.load(data)
-            self._loaded[fn] = function
-        return function
-
-    def _call(self, fn: int, arguments: Any) -> Any:
-        """Call with what was pickled as a call."""
-        if type(arguments) is tuple:
-            return self._function(fn)(*arguments)
-        args, kwargs, *rest = arguments
-        return (rest[0] if rest else self._function(fn))(*args, **kwargs)
-
-    def _input(self, value: Value) -> Any:
-        found = payloads.load(value.payload)
-        return found if value.index < 0 else found[value.index]
-
-    def _failure(self, error: BaseException) -> payloads.Payload:
-        return failure(error, self._task_name(), globals())
+    def _failed(self, error: BaseException) -> tuple[payloads.Payload, bool | Ask]:
+        item = self.item
+        assert item is not None, "a failure is a task's"
+        wanted = item[2] not in self.unwanted
+        return self._verdicts.of(error, item, self._task_name(), self._claim[1], wanted=wanted)
 
     def _wipe(self) -> None:
         """The task is over: its last line, its progress, and that it was unwanted."""

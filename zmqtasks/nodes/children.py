@@ -6,10 +6,12 @@ import logging
 from collections.abc import Collection
 
 from zmqtasks import codec, wire
+from zmqtasks.catalog import Catalog
+from zmqtasks.core.effects import End
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.pool import Pool
-from zmqtasks.functions import Functions
-from zmqtasks.messages import Lost, Run
+from zmqtasks.messages import LEASED, QUEUED, Claimed, Lost, Run, Task
+from zmqtasks.nodes.claim import ITEM, ORDINAL, SINCE
 from zmqtasks.nodes.crew import ChildLink, Crew, describe
 from zmqtasks.nodes.link import Closed, Link, Malformed
 from zmqtasks.nodes.loop import Loop
@@ -21,14 +23,21 @@ class Children:
     """Children by peer, with their links in a loop."""
 
     def __init__(
-        self, loop: Loop, functions: Functions, workers: int, cpus: int, cluster_id: str, later: str
+        self,
+        loop: Loop,
+        functions: Catalog,
+        workers: int,
+        cpus: int,
+        cluster_id: str,
+        later: str,
+        first_session: int = 0,
     ) -> None:
         self.by_peer: dict[int, ChildLink] = {}
         self._pool = Pool(workers)
         self._loop = loop
         self._functions = functions
         self._links: dict[int, tuple[ChildLink, Link]] = {}  # by descriptor
-        self._crew = Crew(workers, cpus, cluster_id, later)
+        self._crew = Crew(workers, cpus, cluster_id, later, first_session)
         loop.watch(self._crew)
         for relay in self._crew.relays:
             if relay is not None:
@@ -93,7 +102,7 @@ class Children:
             for link in (child.data, child.control):
                 self._drain(child, link, heard)
                 self._unwatch(link)
-            ordinal, item = child.claim
+            ordinal, item, _ = child.claim
             self._pool.left(child.peer, worked=bool(child.functions))
             self.by_peer.pop(child.peer, None)
             child.close()
@@ -111,6 +120,15 @@ class Children:
     def _unwatch(self, link: Link) -> None:
         if self._links.pop(link.fileno(), None) is not None:
             self._loop.unwatch(link)
+
+    def state(self, task: Task, id_: int) -> int:
+        """Of `id_`, which is `task` or one of it: LEASED once the claim of a child has come to it."""
+        child = self.by_peer.get(task.peer)
+        if task.state != LEASED or child is None:
+            return task.state if task.state < LEASED else QUEUED
+        ordinal, item, _ = child.claim
+        begun = ordinal > task.ordinal or (ordinal == task.ordinal and item >= task.offset + id_ - task.id)
+        return LEASED if begun or (not task.span and ordinal == task.ordinal) else QUEUED
 
     # ---- telling -------------------------------------------------------------------------------------------------
 
@@ -173,6 +191,21 @@ class Children:
         """End a child, now."""
         if (child := self.by_peer.get(peer)) is not None:
             self._crew.kill(child)
+
+    def end(self, order: End) -> None:
+        """End a child: whatever it runs, or only if it still runs what the order names."""
+        if order.ordinal < 0:
+            self.kill(order.peer)
+        elif (child := self.by_peer.get(order.peer)) is not None:
+            self._crew.end(child, order.ordinal, order.item)
+
+    def claimed(self, peer: int) -> Claimed:
+        """What a child runs, if it has a time limit, and since when."""
+        if (child := self.by_peer.get(peer)) is None:
+            return Claimed(peer)
+        claim = child.claim
+        since = claim[SINCE]  # first: see `begin`
+        return Claimed(peer, claim[ORDINAL], claim[ITEM], since / 1e9) if since else Claimed(peer)
 
     def close(self) -> None:
         """End all of them, and what they started."""

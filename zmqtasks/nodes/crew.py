@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 
-from zmqtasks.nodes.claim import CHILDREN_MAX, Claims, make
+from zmqtasks.nodes.claim import CHILDREN_MAX, ORDINAL, SINCE, Claims, make
 from zmqtasks.nodes.link import Closed, Link, pair
 from zmqtasks.nodes.relay import relays
 
@@ -32,6 +32,7 @@ _THREADS = (
 )
 _END_S = 5.0  # what the fork server may take to kill everything; it takes milliseconds
 _PACKET_BYTES = 4096
+SESSIONS_MAX = 4096  # children that submit tasks have a session each; a later one has that of one long gone
 _STANDARD_MAX = 2  # the descriptor of standard error
 
 
@@ -60,9 +61,13 @@ class ChildLink:
 
 
 class Crew:
-    """The fork server and its children. `later`: a module that tasks may need, not imported before the first run."""
+    """The fork server and its children. `later`: a module that tasks may need, not imported before the first run.
 
-    def __init__(self, workers: int, cpus: int, cluster_id: str, later: str) -> None:
+    `first_session`: what the children submit has ids of the sessions from there on.
+    """
+
+    def __init__(self, workers: int, cpus: int, cluster_id: str, later: str, first_session: int = 0) -> None:
+        self._first_session = first_session
         self.children: dict[int, ChildLink] = {}  # by index
         self._next_peer = 1
         self._old: list[Claims] = []  # of fork servers that are gone
@@ -121,13 +126,14 @@ class Crew:
         """Ask for one more child."""
         index = next(index for index in range(CHILDREN_MAX) if index not in self.children)
         claim = self._claims.of(index)
-        claim[0] = -1
+        claim[ORDINAL], claim[SINCE] = -1, 0
         child = ChildLink(self._next_peer, index, claim)
         self._next_peer += 1
         self.children[index] = child
+        session = self._first_session + child.peer % SESSIONS_MAX
         files = [child.their_data.fileno(), child.their_control.fileno()]
         with contextlib.suppress(OSError):  # the server is gone: `events` will say so
-            socket.send_fds(self._link, [b"fork %d %d" % (index, child.peer)], files)
+            socket.send_fds(self._link, [b"fork %d %d" % (index, session)], files)
         child.their_data.close()
         child.their_control.close()
         return child
@@ -136,6 +142,11 @@ class Crew:
         """Kill a child and what it started; its exit is an event."""
         with contextlib.suppress(OSError):
             self._link.send(b"kill %d" % child.index)
+
+    def end(self, child: ChildLink, ordinal: int, item: int) -> None:
+        """Kill a child if it runs that item of that task when it has been stopped; else it goes on."""
+        with contextlib.suppress(OSError):
+            self._link.send(b"end %d %d %d" % (child.index, ordinal, item))
 
     def events(self) -> list[tuple[ChildLink, int | None]]:
         """The children that ended, with their wait status (None: unknown or never started); `Closed` without server."""

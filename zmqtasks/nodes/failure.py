@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -11,13 +12,18 @@ from zmqtasks.culprit import culprit
 from zmqtasks.errors import NotPicklable
 
 
-def failure(error: BaseException, task: str, runner: dict[str, Any]) -> payloads.Payload:
-    """`error` as a payload, with its traceback from the first frame that is not of the module with globals `runner`."""
+def failure(
+    error: BaseException, task: str, runners: Sequence[dict[str, Any]], log: Sequence[str] = ()
+) -> payloads.Payload:
+    """`error` as a payload, with its traceback from the first frame that is of no module with globals among `runners`.
+
+    `log`: a line for each attempt that failed before.
+    """
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals is runner:
+    while frames is not None and any(frames.tb_frame.f_globals is globals_ for globals_ in runners):
         frames = frames.tb_next
     notes = payloads.take_notes(error)
-    text = _text(error, frames)
+    text = "\n".join([_text(error, frames).rstrip("\n"), *log, ""])
     error.__traceback__ = None  # the frames hold the task's values
     for note in notes:
         error.add_note(note)

@@ -6,8 +6,9 @@ their deaths in the same millisecond. And it is their guardian: each child leads
 become this process's own (PR_SET_CHILD_SUBREAPER), so that when the client closes, or is gone however it went
 (the end of the stream says so), everything that came from here is killed before this process ends.
 
-It speaks with its client over a socketpair of packets: `fork INDEX PEER` with the child's two sockets beside it and
-`kill INDEX` come in; `forked INDEX PID`, `exited INDEX STATUS` (as `os.waitpid` gives it) go out.
+It speaks with its client over a socketpair of packets: `fork INDEX SESSION` with the child's two sockets beside it,
+`kill INDEX` and `end INDEX ORDINAL ITEM` (kill it if it runs that) come in;
+`forked INDEX PID`, `exited INDEX STATUS` (as `os.waitpid` gives it) go out.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from importlib import import_module
 from typing import NoReturn
 
 from zmqtasks.nodes import child
-from zmqtasks.nodes.claim import Claims
+from zmqtasks.nodes.claim import ITEM, Claims
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PACKET_BYTES = 4096
 _IDLE_MS = 20
+_STOP_MS = 50  # how long it is waited until a child stands still
+_STANDS = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG if hasattr(os, "waitid") else 0  # not on macOS
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -101,9 +104,28 @@ class Server:
                 for pid, of in self._pids.items():
                     if of == int(index):
                         kill_group(pid)
+            case ["end", index, ordinal, item]:
+                self._end_task(int(index), int(ordinal), int(item))
             case _:
                 return False
         return True
+
+    def _end_task(self, index: int, ordinal: int, item: int) -> None:
+        """Kill a child for what it runs, and only for that: it stands still while its claim is looked at."""
+        for pid in [pid for pid, of in self._pids.items() if of == index]:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGSTOP)
+            for _ in range(_STOP_MS):
+                # It stands still, or has ended (and is left to be reaped), or is about to do either once the system
+                # call that it is in lets go of it: it cannot run anything else before.
+                if hasattr(os, "waitid") and os.waitid(os.P_PID, pid, _STANDS) is not None:
+                    break
+                select.select([], [], [], 0.001)
+            if tuple(self._claims.of(index))[: ITEM + 1] == (ordinal, item):
+                kill_group(pid)
+            else:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGCONT)
 
     def _fork(self, index: int, peer: int, files: list[int]) -> None:
         try:

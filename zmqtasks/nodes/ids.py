@@ -1,19 +1,25 @@
-"""Ids of tasks: numbers that no other session of the same cluster makes."""
+"""Ids of tasks: numbers of 64 bits that no other session of the same cluster makes."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 
-_SESSION_BITS = 44  # from the top: the session, one bit for arrays, a counter
-_ARRAY_BIT = 1 << (_SESSION_BITS - 1)
+_COUNTER_BITS = 36  # from the top: 28 bits of session, one bit for arrays, a counter
+_ARRAY_BIT = 1 << (_COUNTER_BITS - 1)
+SESSION_MAX = (1 << 28) - 1
+
+
+def session_of(id_: int) -> int:
+    """Whose task it is."""
+    return id_ >> _COUNTER_BITS
 
 
 class Ids:
     """Ids of one session: consecutive ones for arrays."""
 
     def __init__(self, session: int) -> None:
-        base = session << _SESSION_BITS
+        base = session << _COUNTER_BITS
         self.next = itertools.count(base + 1).__next__
         self._array = base + _ARRAY_BIT
         self._lock = threading.Lock()

@@ -7,7 +7,6 @@ nothing else is in flight the submitter takes the turn itself, which saves a wak
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import secrets
 import sys
@@ -15,29 +14,26 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
 from zmqtasks import codec, wire
 from zmqtasks.blobs import Shelf
 from zmqtasks.core.dispatch import Dispatcher
-from zmqtasks.core.effects import Answer, End, Send, Settle
+from zmqtasks.core.effects import Answer, End, Look, Send, Settle
+from zmqtasks.core.results import end
 from zmqtasks.errors import ClientClosed, ForkedClient
 from zmqtasks.functions import Functions
-from zmqtasks.messages import CANCELLED, DEAD, LEASED, QUEUED, Cancel, Joined, Report, Run, Submit, Task
+from zmqtasks.messages import CANCELLED, DEAD, QUEUED, Cancel, Joined, Report, Run, Submit, Task
 from zmqtasks.nodes.asks import Asker, Asks
+from zmqtasks.nodes.callbacks import Callbacks
 from zmqtasks.nodes.children import Children, Heard
+from zmqtasks.nodes.cpus import cpus
 from zmqtasks.nodes.crew import ChildLink, occupy_standard_descriptors
 from zmqtasks.nodes.ids import Ids
 from zmqtasks.nodes.loop import Loop
 
 CLIENT = 0  # this process, as a peer of its dispatcher
-
-
-def cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Question:
@@ -65,7 +61,7 @@ class LocalCluster:
         self._inbox: deque[Task] = deque()
         self._messages: deque[Cancel] = deque()
         self._asks = Asks(self.functions)
-        self._calls: SimpleQueue[Callable[[], object] | None] | None = None
+        self._callbacks = Callbacks()
         self._turning = threading.Lock()  # held for a turn, by whoever takes it
         self._deadline: float | None = None
         self._closing = self._killing = self._closed = False
@@ -133,12 +129,7 @@ class LocalCluster:
         task = self._dispatcher.ledger.find(id_)
         if task is None:
             return QUEUED, 0
-        child = self._children.by_peer.get(task.peer)
-        if task.state != LEASED or child is None:
-            return task.state if task.state < LEASED else QUEUED, task.attempt
-        ordinal, item = child.claim
-        begun = ordinal > task.ordinal or (ordinal == task.ordinal and item >= task.offset + id_ - task.id)
-        return LEASED if begun or (not task.span and ordinal == task.ordinal) else QUEUED, task.attempt
+        return self._children.state(task, id_), task.attempt
 
     def accepted(self, timeout: float | None) -> bool:
         """Wait until the I/O thread has taken in what was submitted."""
@@ -161,12 +152,7 @@ class LocalCluster:
 
     def call_back(self, call: Callable[[], object]) -> None:
         """Run a user's callback in a thread of its own: it may block, and may wait for other futures."""
-        if self._calls is None:
-            self._calls = SimpleQueue()
-            threading.Thread(
-                target=_call, args=(self._calls,), name="zmqtasks-callbacks", daemon=True
-            ).start()
-        self._calls.put(call)
+        self._callbacks.put(call)
 
     def close(self, *, wait: bool, cancel: bool, kill: bool = False) -> None:
         """No more tasks; end when all are settled. `cancel`: those that have not started; `kill`: all of them."""
@@ -235,7 +221,7 @@ class LocalCluster:
             if type(head) is wire.Asked:
                 return self._asks.submit(child.peer, message)
             if type(head) is wire.CancelAsked:
-                return Cancel(head.id, head.terminate, (child.peer, head.token), head.count)
+                return Cancel(head.id, head.terminate, (child.peer, head.id, head.token), head.count)
             if type(head) is wire.Progress:
                 self._report(head)
         return said
@@ -263,6 +249,7 @@ class LocalCluster:
         while self._messages:
             dispatcher.receive(CLIENT, self._messages.popleft(), now)
         answers: list[Answer] = []
+        look_at_once: float | None = None
         effect: Any  # of the type that is looked up once
         for effect in dispatcher.turn(now):
             kind = type(effect)
@@ -275,10 +262,13 @@ class LocalCluster:
             elif kind is Answer:
                 answers.append(effect)
             elif kind is End:
-                self._children.kill(effect.peer)
+                self._children.end(effect)
+            elif kind is Look:
+                dispatcher.receive(CLIENT, self._children.claimed(effect.peer), now)
+                look_at_once = now
             # Records are not kept: these tasks live as long as this process, and no longer.
-        for peer, message in self._asks.outcomes():
-            self._children.tell(peer, message)
+        for peer, outcomes in self._asks.outcomes().items():
+            self._children.tell(peer, codec.settled(outcomes))
         for answer in answers:  # after the outcomes: who is told that a task is cancelled sees that it is
             self._answer(answer)
         if gone := self.shelf.take_gone():
@@ -286,7 +276,8 @@ class LocalCluster:
         look_again = self._children.staff(dispatcher.peers.values(), now)
         if self._children.broken and dispatcher.ledger.tasks:
             self._give_up()
-        times = [time for time in (dispatcher.next_deadline(), look_again) if time is not None]
+        deadlines = (dispatcher.next_deadline(), look_again, look_at_once)
+        times = [time for time in deadlines if time is not None]
         self._deadline = min(times) if times else None
 
     def _settle(self, effect: Settle) -> None:
@@ -295,7 +286,8 @@ class LocalCluster:
             face = task.face
             task.face = None
             if type(face) is Asker:
-                self._asks.settle(face, task, state, payload)
+                end(task, payload)
+                self._asks.settle(face, [task])
             else:
                 face.settle(task, state, payload)
 
@@ -305,8 +297,8 @@ class LocalCluster:
             token.answer = effect.cancelled
             token.done.set()
         elif token is not None:
-            peer, number = token
-            self._children.tell(peer, codec.simple(wire.CancelAnswer(number, effect.cancelled)))
+            peer, id_, number = token
+            self._children.tell(peer, codec.simple(wire.CancelAnswer(id_, number, effect.cancelled)))
 
     def _give_up(self) -> None:
         """No child comes up: whatever is asked of this cluster fails, and says so."""
@@ -331,8 +323,7 @@ class LocalCluster:
             self._loop.close()
             self._closed = True
             self._refuse_inbox()
-            if self._calls is not None:
-                self._calls.put(None)
+            self._callbacks.close()
 
     def _refuse_inbox(self) -> None:
         while self._inbox:
@@ -344,16 +335,6 @@ class LocalCluster:
 
 
 _clusters: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
-
-
-def _call(calls: SimpleQueue[Callable[[], object] | None]) -> None:
-    """The thread that runs users' callbacks."""
-    while (call := calls.get()) is not None:
-        try:
-            call()
-        except Exception:
-            logging.getLogger("zmqtasks").exception("a done callback raised")
-        call = None
 
 
 def _leave_all() -> None:

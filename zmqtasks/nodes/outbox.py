@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from zmqtasks import payload as payloads
-from zmqtasks.messages import Done, Part
+from zmqtasks.messages import Ask, Done, Part
 from zmqtasks.nodes.failure import failure, unpicklable
 
 
@@ -25,10 +25,11 @@ class Outbox:
     """What is finished and not sent. One thread puts in; `take` and what concerns the span need the caller's lock."""
 
     def __init__(self) -> None:
-        self.singles: deque[tuple[int, Any, bool]] = deque()  # ordinal, payload, failed
+        self.singles: deque[tuple[int, Any, bool | Ask]] = deque()  # ordinal, payload, failed
         self.pace: deque[tuple[int, int, float]] = deque()  # function, tasks, seconds
         self.span: Span | None = None
         self._parts: deque[Part] = deque()
+        self._asks: list[Ask] = []  # of parts
 
     def begin_span(self, span: Span) -> None:
         """From now on `span` is running."""
@@ -39,8 +40,10 @@ class Outbox:
         self._cut_span()
         self.span = None
 
-    def fail_item(self, index: int, payload: Any) -> None:
+    def fail_item(self, index: int, payload: Any, ask: bool | Ask = True) -> None:
         """An item of the span has failed: a part of its own, between what came before and what comes."""
+        if isinstance(ask, Ask):
+            self._asks.append(ask)
         self._cut_span()
         if (span := self.span) is not None:
             self._parts.append(Part(span.ordinal, index, 1, failed=True, payload=payload))
@@ -66,7 +69,7 @@ class Outbox:
         try:
             return Part(span.ordinal, index, 1, failed=False, payload=payloads.dump_result([value]))
         except Exception as error:  # noqa: BLE001 - whatever pickling raises
-            payload = failure(unpicklable(value, error), span.task, {})
+            payload = failure(unpicklable(value, error), span.task, ())
             return Part(span.ordinal, index, 1, failed=True, payload=payload)
 
     def take(self) -> list[Done]:
@@ -77,15 +80,17 @@ class Outbox:
         parts = [self._parts.popleft() for _ in range(len(self._parts))]
         messages: list[Done] = []
         if parts or (pace and not singles):
-            messages.append(Done(0, [], [], parts, pace))
-            pace = []
+            messages.append(Done(0, [], [], parts, pace, self._asks))
+            pace, self._asks = [], []
         while singles:
-            done = Done(singles[0][0], [], [], [], pace)
+            done = Done(singles[0][0], [], [], [], pace, [])
             expected = done.first
             while singles and singles[0][0] == expected:
                 _, payload, failed = singles.popleft()
                 if failed:
                     done.failed.append(len(done.payloads))
+                    if isinstance(failed, Ask):
+                        done.asks.append(failed)
                 done.payloads.append(payload)
                 expected += 1
             messages.append(done)

@@ -14,6 +14,7 @@ from zmqtasks.errors import TooDeep
 from zmqtasks.functions import Functions
 from zmqtasks.messages import QUEUED, Resumed, Task, Waiting
 from zmqtasks.nodes.child import Child
+from zmqtasks.nodes.faces import Faces
 from zmqtasks.nodes.ids import Ids
 
 _DEEP_SIGNAL = signal.SIGURG  # interrupts the main thread where it waits; ignored by default, used by few
@@ -29,8 +30,7 @@ class Upstream:
         self.ids = Ids(session)
         self._child = child
         self._told: set[int] = set()  # numbers of the functions that the host has
-        self._asked: dict[int, Task] = {}  # by id, a span's first: what waits for its outcome
-        self._spans: dict[int, Any] = {}  # faces of spans, which come back in parts, by their first id
+        self._faces = Faces()
         self._answers: dict[int, tuple[threading.Event, list[bool]]] = {}
         self._tokens = itertools.count()
         self._submitting = threading.Lock()
@@ -53,10 +53,7 @@ class Upstream:
                 if (outcome := future.known()) is not None:
                     known[future.number] = outcome
             task.inputs = ()
-            if task.span:
-                self._spans[task.id] = task.face
-            else:
-                self._asked[task.id] = task
+        self._faces.add(tasks)
         with self._submitting:
             new = {task.fn for task in tasks} - self._told
             self._told |= new
@@ -149,22 +146,14 @@ class Upstream:
     def _hear(self, message: wire.Arrived) -> None:
         head = message.head
         if type(head) is wire.Settled:
-            for id_, count, state, attempt, value in head.outcomes:
-                self._settle(id_, count, state, attempt, message.outcome(state, value))
+            for outcome in codec.settled_outcomes(message):
+                self._faces.settle(*outcome)
         elif type(head) is wire.CancelAnswer:
             answered, answer = self._answers.pop(head.token)
             answer[0] = head.cancelled
             answered.set()
         elif type(head) is wire.Signal and head.name == "deep":
             signal.pthread_kill(threading.main_thread().ident or 0, _DEEP_SIGNAL)
-
-    def _settle(self, id_: int, count: int, state: int, attempt: int, outcome: Any) -> None:
-        task = self._asked.pop(id_, None)
-        if task is None:  # a part of a span
-            first = max(key for key in self._spans if key <= id_)
-            task = Task(id_, 0, b"", count=count, span=True, face=self._spans[first])
-        task.attempt = attempt
-        task.face.settle(task, state, outcome)
 
 
 class _Watchers(list[Any]):

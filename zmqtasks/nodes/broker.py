@@ -1,0 +1,257 @@
+"""The broker: a dispatcher over nodes, with one ROUTER socket for them and for clients.
+
+It carries bytes that it cannot open: no function and no value is ever unpickled here. Everything is in memory: what was
+accepted is lost with this process, and its clients' futures say so.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from time import monotonic
+from typing import Any
+
+import zmq
+
+from zmqtasks import codec, visit, wire
+from zmqtasks.catalog import Catalog
+from zmqtasks.core.dispatch import Dispatcher
+from zmqtasks.core.effects import Answer, End, Send, Settle
+from zmqtasks.core.results import Results, end
+from zmqtasks.keys import KeyStore, is_on_this_machine, require_safe_bind
+from zmqtasks.messages import Cancel, Run, Task
+from zmqtasks.nodes.asks import Asker
+from zmqtasks.nodes.guests import Guests
+from zmqtasks.nodes.loop import Loop
+from zmqtasks.nodes.mailbox import Mail, Mailbox, Monitor
+from zmqtasks.nodes.requests import Requests
+from zmqtasks.nodes.visitor import Session, Visitor
+from zmqtasks.nodes.zap import Authenticator, keypair, secure_server, user_of
+
+SILENCE_S = 5.0  # after which a node is given up
+MAIL_MAX = 512  # messages a turn
+EXPIRY_S = 1.0  # how often what is kept is looked through
+LINGER_MS = 500
+RESULT_BYTES_MAX = 256 << 20
+RESULT_TTL_S = 86400.0
+WINDOW_BYTES = 16 << 20  # outcomes on their way to a client that it has not confirmed
+BATCH_BYTES = 1 << 20  # of them, about as much in one message
+
+_log = logging.getLogger("zmqtasks")
+
+
+class Broker:
+    """Binds and serves. `queue_max`: tasks that may be unsettled at a time, before clients wait or are refused."""
+
+    def __init__(
+        self,
+        addresses: list[str],
+        store: KeyStore,
+        *,
+        queue_max: int | None = 1_000_000,
+        result_bytes_max: int = RESULT_BYTES_MAX,
+        result_ttl_s: float = RESULT_TTL_S,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        self.cluster_id = secrets.token_hex(4)
+        self._dispatcher = Dispatcher(queue_max=queue_max, silence_s=silence_s, limits=False)
+        self._results = Results(result_bytes_max, result_ttl_s)
+        self._catalog = Catalog()
+        self._stops = 0  # how often it was told to
+        self._expire_at = 0.0
+        self._loop = Loop()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._authenticator: Authenticator | None = None
+        try:
+            self._mailbox = self._open(addresses, store, silence_s)
+        except BaseException:
+            self._context.destroy(0)
+            self._loop.close()
+            raise
+        self._guests = Guests(self.cluster_id, self._mailbox, self._dispatcher)
+        self._requests = Requests(self._guests, self._mailbox, self._dispatcher, self._results, self._catalog)
+
+    def _open(self, addresses: list[str], store: KeyStore, silence_s: float) -> Mailbox:
+        socket = self._context.socket(zmq.ROUTER)
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.SNDHWM, 0)  # credit and windows bound what is on its way
+        socket.set(zmq.RCVHWM, 0)
+        socket.set(zmq.HEARTBEAT_IVL, int(silence_s * 200))
+        socket.set(zmq.HEARTBEAT_TIMEOUT, int(silence_s * 1000))
+        socket.set(zmq.BACKLOG, 1024)
+        if not all(address.startswith("ipc:") for address in addresses):
+            for address in addresses:
+                require_safe_bind(address, store)
+            if all(map(is_on_this_machine, addresses)):
+                store.ensure_local(keypair)
+            secure_server(socket, *store.server())
+            self._authenticator = Authenticator(self._context, store)
+            self._loop.watch(self._authenticator)
+        self._monitor = Monitor(socket, zmq.EVENT_DISCONNECTED)
+        self.addresses = [_bound(socket, address) for address in addresses]
+        self.address = self.addresses[-1]
+        mailbox = Mailbox(socket)
+        self._loop.watch(mailbox)
+        self._loop.watch(self._monitor)
+        return mailbox
+
+    def stop(self) -> None:
+        """From a signal handler or a thread: end when nothing is left to be done. The second time: end."""
+        self._stops += 1
+        self._loop.wake()
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        loop, mailbox = self._loop, self._mailbox
+        deadline = 0.0
+        try:
+            while not self._is_over():
+                loop.asleep = True
+                loop.wait(0.0 if mailbox.has_mail() else deadline)
+                now = monotonic()
+                for _, descriptor in self._monitor.events():
+                    self._guests.disconnected(descriptor, now)
+                if self._authenticator is not None:
+                    self._authenticator.answer(now)
+                for _ in range(MAIL_MAX):
+                    if (mail := mailbox.receive()) is None:
+                        break
+                    self._hear(mail, now)
+                deadline = self._turn(now)
+        finally:
+            self._close()
+
+    def _is_over(self) -> bool:
+        if self._stops == 1:
+            busy = any(
+                not session.is_over for session in self._guests.sessions.values() if session.visitor is None
+            )
+            return not (self._dispatcher.ledger.tasks or busy)
+        return self._stops > 1
+
+    def _hear(self, mail: Mail, now: float) -> None:
+        user = None
+        if self._authenticator is not None:
+            user = user_of(mail.frame)
+            if user is None or not self._authenticator.is_authorized(":".join(user)):
+                self._guests.refuse(mail.sender, "this key is not admitted any more", now)
+                return
+        if mail.message is None:
+            self._guests.refuse(mail.sender, "that is no message of this version of zmqtasks", now)
+            return
+        try:
+            if type(mail.message.head) is visit.Enter:
+                self._results.drop(self._guests.enter(mail, mail.message.head, user, now))
+            elif (visitor := self._guests.by_route.get(mail.sender)) is not None:
+                self._requests.hear(visitor, mail.message, now)
+            else:
+                self._guests.refuse(mail.sender, "who are you?", final=False)
+        except PermissionError as error:
+            self._guests.refuse(mail.sender, str(error), now)
+        except Exception:  # noqa: BLE001 - whatever somebody with a key makes up
+            _log.exception("a message makes no sense: its sender is refused")
+            self._guests.refuse(mail.sender, "that makes no sense here", now)
+
+    def _turn(self, now: float) -> float:
+        requests, guests, dispatcher = self._requests, self._guests, self._dispatcher
+        for session in guests.sessions.values():
+            if session.backlog:
+                requests.take_in(session, now)
+                requests.touched.add(session.number)
+        while guests.left:
+            requests.forget_node(guests.left.pop())
+        answers: list[Answer] = []
+        effect: Any
+        for effect in dispatcher.turn(now):
+            kind = type(effect)
+            if kind is Settle:
+                self._settle(effect, now)
+            elif kind is Send and (node := guests.nodes.get(effect.peer)) is not None:
+                self._send(node, effect.message)
+            elif kind is Answer:
+                answers.append(effect)
+            elif kind is End and (node := guests.nodes.get(effect.peer)) is not None:
+                guests.refuse(node.route, "nothing was heard of it for too long", now, final=False)
+            # Records are not kept: everything is in memory.
+        for number, outcomes in requests.asks.outcomes().items():
+            if (node := guests.nodes.get(number)) is not None:  # a task of its children has asked
+                guests.mail(node, codec.settled(outcomes, node.known, afar=True))
+        touched, requests.touched = requests.touched, set()
+        for number in touched:
+            if number in guests.sessions:
+                self._tell(guests.sessions[number])
+        for answer in answers:  # after the outcomes: who is told that a task is cancelled sees that it is
+            requests.answer(answer)
+        if now >= self._expire_at:
+            self._expire_at = now + EXPIRY_S
+            self._results.expire(now)
+            guests.expire()
+        due = dispatcher.next_deadline()
+        return self._expire_at if due is None else min(due, self._expire_at)
+
+    def _send(self, node: Visitor, message: Any) -> None:
+        if type(message) is Run:
+            new = {task.fn for task in message.tasks} - node.functions
+            node.functions |= new
+            functions: wire.Functions = [self._catalog.by_number[number] for number in new]
+            self._guests.mail(node, codec.run(message, node.known, functions, afar=True))
+        elif type(message) is Cancel:
+            self._requests.ask_node(node, message)
+        else:
+            self._guests.tell(node, message)
+
+    def _settle(self, effect: Settle, now: float) -> None:
+        by_face: dict[Any, list[Task]] = {}
+        for task, payload in zip(effect.tasks, effect.payloads, strict=True):
+            by_face.setdefault(task.face, []).append(task)
+            end(task, payload)
+        for face, tasks in by_face.items():
+            peer = face.peer if type(face) is Asker else -1
+            if peer in self._guests.nodes:  # a task of its children has asked
+                self._requests.asks.settle(face, tasks)
+                continue
+            nbytes = self._results.put(tasks, now)
+            if (session := self._guests.sessions.get(peer)) is not None:
+                session.waiting.append((tasks, nbytes))
+                self._requests.touched.add(session.number)
+        self._requests.settled()
+
+    def _tell(self, session: Session) -> None:
+        """Whatever a client is to know, as far as it has confirmed what was sent before."""
+        visitor = session.visitor
+        if visitor is None:
+            return
+        if session.taken != session.told_taken:
+            session.told_taken = session.taken
+            self._guests.tell(visitor, visit.Taken(session.taken))
+        waiting = session.waiting
+        while waiting and session.on_the_way < WINDOW_BYTES:
+            tasks, nbytes = waiting.popleft()
+            while waiting and nbytes < BATCH_BYTES:
+                more, of_more = waiting.popleft()
+                tasks = tasks + more
+                nbytes += of_more
+            session.sent.append((tasks, nbytes))
+            session.on_the_way += nbytes
+            self._guests.mail(visitor, codec.settled(tasks, visitor.known, afar=True))
+
+    def _close(self) -> None:
+        for visitor in list(self._guests.by_route.values()):
+            self._guests.tell(visitor, visit.Refused("the broker was stopped", final=False))
+        self._monitor.close()
+        self._mailbox.close(LINGER_MS)
+        if self._authenticator is not None:
+            self._authenticator.close()
+        self._context.term()
+        self._loop.close()
+
+
+def _bound(socket: zmq.Socket[bytes], address: str) -> str:
+    """Where it listens now; an `OSError` with the address as its `filename` if it cannot."""
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, error.strerror, address) from None
+    return bytes(socket.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")

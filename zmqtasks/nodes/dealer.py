@@ -1,0 +1,113 @@
+"""The way to a broker: one DEALER socket after the other, each a connection of its own."""
+
+from __future__ import annotations
+
+import contextlib
+
+import zmq
+
+from zmqtasks import wire
+from zmqtasks.keys import Key
+from zmqtasks.nodes.loop import Loop
+from zmqtasks.nodes.mailbox import Mailbox, Monitor
+from zmqtasks.nodes.zap import secure_client
+
+HEARTBEAT_S = 1.0
+SILENCE_S = 5.0  # after which the broker counts as gone
+_RECONNECT_MS = 50
+_LINGER_MS = 1000
+
+_GONE = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | _GONE
+
+
+class Dealer:
+    """Connects to `address` and says what has become of that. For one thread."""
+
+    def __init__(self, loop: Loop, address: str, key: Key | None) -> None:
+        self.address = address
+        self.refused = ""  # why the broker would not have this peer
+        self.is_up = False  # a connection stands
+        self._loop = loop
+        self._key = key
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._mailbox: Mailbox | None = None
+        self._monitor: Monitor | None = None
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """That of the connection."""
+        assert self._mailbox is not None, "not connected"
+        return self._mailbox
+
+    def connect(self) -> None:
+        """Begin anew: nothing of an earlier connection arrives any more, in either direction."""
+        self.disconnect()
+        socket = self._context.socket(zmq.DEALER)
+        try:
+            socket.set(zmq.SNDHWM, 0)
+            socket.set(zmq.RCVHWM, 0)
+            socket.set(zmq.RECONNECT_IVL, _RECONNECT_MS)
+            socket.set(zmq.RECONNECT_IVL_MAX, 20 * _RECONNECT_MS)
+            socket.set(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
+            socket.set(zmq.HEARTBEAT_TIMEOUT, int(SILENCE_S * 1000))
+            if self._key is not None:
+                secure_client(socket, self._key)
+            self._monitor = Monitor(socket, _EVENTS)
+            socket.connect(self.address)
+        except BaseException:
+            if self._monitor is not None:
+                self._monitor.close()
+                self._monitor = None
+            socket.close(0)
+            raise
+        self._mailbox = Mailbox(socket)
+        self._loop.watch(self._mailbox)
+        self._loop.watch(self._monitor)
+
+    def disconnect(self, linger_ms: int = 0) -> None:
+        """Close the connection; what is still to be sent may take so long."""
+        self.is_up = False
+        if self._monitor is not None:
+            with contextlib.suppress(OSError, zmq.ZMQError):
+                self._loop.unwatch(self._monitor)
+            self._monitor.close()
+            self._monitor = None
+        if self._mailbox is not None:
+            with contextlib.suppress(OSError, zmq.ZMQError):
+                self._loop.unwatch(self._mailbox)
+            self._mailbox.close(linger_ms)
+            self._mailbox = None
+
+    def has_mail(self) -> bool:
+        """Whether something has come; asked before each sleep."""
+        return self._mailbox is not None and self._mailbox.has_mail()
+
+    def send(self, message: wire.Message) -> None:
+        """Send it, if there is anybody; whoever is not reached is gone, and `look` says so."""
+        if self._mailbox is not None:
+            self._mailbox.send(message)
+
+    def look(self) -> str:
+        """What has happened to the connection: "" (nothing), "up", "down"; `refused` says why it can never be."""
+        if self._monitor is None:
+            return ""
+        news = ""
+        for event, _ in self._monitor.events():
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.is_up, news = True, "up"
+            elif event == zmq.EVENT_DISCONNECTED:
+                news = "down" if self.is_up or news else news
+                self.is_up = False
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                self.refused = "the broker does not know this key (on its machine, see zmqtasks keys list)"
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+                self.refused = (
+                    "the broker has another key than this key file says, or none, or it is no broker"
+                )
+        return news
+
+    def close(self, linger_ms: int = _LINGER_MS) -> None:
+        """No more connections."""
+        self.disconnect(linger_ms)
+        self._context.term()

@@ -1,0 +1,162 @@
+"""Who comes to a broker and who leaves it: connections, the keys behind them, and clients that come back."""
+
+from __future__ import annotations
+
+import logging
+
+import zmq
+
+from zmqtasks import codec, visit, wire
+from zmqtasks.core.dispatch import Dispatcher
+from zmqtasks.core.lanes import Lanes
+from zmqtasks.messages import Joined, Lost, Task
+from zmqtasks.nodes.crew import SESSIONS_MAX
+from zmqtasks.nodes.ids import SESSION_MAX
+from zmqtasks.nodes.mailbox import Mail, Mailbox
+from zmqtasks.nodes.visitor import Session, Visitor
+from zmqtasks.nodes.zap import User
+
+BEAT_S = 1.0  # how often a node says that it is there
+
+_log = logging.getLogger("zmqtasks")
+
+
+class Guests:
+    """The visitors of a broker. What they say beside who they are is not heard here."""
+
+    def __init__(self, cluster_id: str, mailbox: Mailbox, dispatcher: Dispatcher) -> None:
+        self.lanes = Lanes()
+        self.by_route: dict[bytes, Visitor] = {}
+        self.nodes: dict[int, Visitor] = {}  # by number
+        self.sessions: dict[int, Session] = {}  # by number
+        self.left: list[Visitor] = []  # nodes that have left since somebody looked
+        self._cluster_id = cluster_id
+        self._mailbox = mailbox
+        self._dispatcher = dispatcher
+        self._by_token: dict[str, Session] = {}
+        self._by_descriptor: dict[int, Visitor] = {}
+        self._old_news: dict[
+            int, int
+        ] = {}  # disconnections of descriptors that are another's now, still to be heard
+        self._next_number = 1
+
+    # ---- coming --------------------------------------------------------------------------------------------------
+
+    def enter(self, mail: Mail, about: visit.Enter, user: User | None, now: float) -> list[Task]:
+        """Somebody says who he is; what a client that is back has confirmed. `user`: None where all are one's own."""
+        if (reason := _objection(about, user)) is not None:
+            self.refuse(mail.sender, reason)
+            return []
+        descriptor = int(mail.frame.get(zmq.SRCFD))
+        for before in (self.by_route.get(mail.sender), self._by_descriptor.get(descriptor)):
+            if before is not None:
+                self.leave(before, "its connection was closed")
+                if before.route != mail.sender:
+                    self._old_news[descriptor] = self._old_news.get(descriptor, 0) + 1
+        role = user.role if user is not None else about.role
+        visitor = Visitor(mail.sender, role, ":".join(user) if user is not None else "", descriptor, about)
+        confirmed: list[Task] = []
+        taken = -1
+        if about.role == "worker":
+            visitor.number = self._number(SESSIONS_MAX)
+            self.nodes[visitor.number] = visitor
+            self._join(visitor, now)
+            _log.info("worker %s has joined: slots %d, Python %s", visitor.name, about.slots, about.python)
+        else:
+            session = self._by_token.get(about.session)
+            if session is not None and session.user == visitor.user:
+                if session.visitor is not None:
+                    self.leave(session.visitor, "it has come anew")
+                taken = session.taken + len(session.backlog)
+                confirmed = session.confirm(about.got)
+                session.send_again()
+            else:
+                session = Session(self._number(1), about.session, visitor.user)
+                self.sessions[session.number] = self._by_token[about.session] = session
+            session.visitor, session.python, session.patient = visitor, about.python, about.patient
+            visitor.session, visitor.number = session, session.number
+        self.by_route[mail.sender] = self._by_descriptor[descriptor] = visitor
+        self.tell(visitor, visit.Welcome(self._cluster_id, visitor.number, taken, self.slots, BEAT_S))
+        return confirmed
+
+    @property
+    def slots(self) -> int:
+        """How many tasks all nodes together run at a time."""
+        return sum(node.about.slots for node in self.nodes.values())
+
+    def _number(self, count: int) -> int:
+        first = self._next_number
+        self._next_number += count
+        if self._next_number > SESSION_MAX:
+            raise OverflowError("this broker has had as many visitors as it can number: start it anew")
+        return first
+
+    def _join(self, node: Visitor, now: float) -> None:
+        lanes = self.lanes.of(node.taker)
+        self._dispatcher.receive(node.number, Joined(node.about.slots, node=True, lanes=lanes), now)
+
+    def lane(self, queue: str, python: str, now: float) -> int:
+        """The number of that lane; of a new one the nodes that take it are told to the dispatcher."""
+        number, is_new = self.lanes.number(queue, python)
+        if is_new:
+            for node in self.nodes.values():
+                self._join(node, now)
+        return number
+
+    # ---- leaving -------------------------------------------------------------------------------------------------
+
+    def disconnected(self, descriptor: int, now: float) -> None:
+        """A connection is gone."""
+        if self._old_news.get(descriptor, 0):
+            self._old_news[descriptor] -= 1
+        elif (visitor := self._by_descriptor.get(descriptor)) is not None:
+            self.leave(visitor, "its connection was closed", now)
+
+    def refuse(self, route: bytes, reason: str, now: float = 0.0, *, final: bool = True) -> None:
+        """Say why nobody listens, and do not listen. Not `final`: it may come anew."""
+        self._mailbox.send(codec.simple(visit.Refused(reason, final)), route)
+        if (visitor := self.by_route.get(route)) is not None:
+            self.leave(visitor, reason, now)
+
+    def leave(self, visitor: Visitor, reason: str, now: float = 0.0) -> None:
+        """`visitor` is gone, or taken for it."""
+        if self.by_route.pop(visitor.route, None) is None:
+            return
+        if self._by_descriptor.get(visitor.descriptor) is visitor:
+            del self._by_descriptor[visitor.descriptor]
+        self._mailbox.forget(visitor.route)
+        if visitor.session is not None:
+            if visitor.session.visitor is visitor:
+                visitor.session.visitor = None
+        else:
+            del self.nodes[visitor.number]
+            self.left.append(visitor)
+            self._dispatcher.receive(visitor.number, Lost(reason), now)
+            _log.info("worker %s is gone: %s", visitor.name, reason)
+
+    def expire(self) -> None:
+        """Sessions of clients that are gone and have been told everything are forgotten."""
+        for session in [session for session in self.sessions.values() if session.is_over]:
+            del self.sessions[session.number]
+            del self._by_token[session.token]
+
+    # ---- telling -------------------------------------------------------------------------------------------------
+
+    def tell(self, visitor: Visitor, head: object) -> None:
+        """A message without payloads."""
+        self.mail(visitor, codec.simple(head))
+
+    def mail(self, visitor: Visitor, message: wire.Message) -> None:
+        """Any message; a visitor that cannot be reached is gone, and the monitor will say so."""
+        self._mailbox.send(message, visitor.route)
+
+
+def _objection(about: visit.Enter, user: User | None) -> str | None:
+    """Why somebody is not let in."""
+    if about.protocol != visit.PROTOCOL:
+        return (
+            f"it speaks protocol {about.protocol}, the broker {visit.PROTOCOL}: versions of zmqtasks differ"
+        )
+    if user is None or user.role == about.role or (user.role, about.role) == ("observer", "client"):
+        return None
+    return f"the key {user.name} is for a {user.role}, not for a {about.role}"

@@ -1,0 +1,42 @@
+"""The functions that a child has been sent, loaded when they are first called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from zmqtasks import payload as payloads
+
+if TYPE_CHECKING:
+    from zmqtasks.messages import Value
+
+
+class Loaded:
+    """Functions by number: `sent` are names and bytes, as they came; `ready` what can be called."""
+
+    def __init__(self) -> None:
+        self.sent: dict[int, tuple[str, bytes | None]] = {}
+        self.ready: dict[int, Callable[..., Any]] = {}
+
+    def function(self, fn: int) -> Callable[..., Any]:
+        """The one of that number."""
+        function = self.ready.get(fn)
+        if function is None:
+            data = self.sent[fn][1]
+            assert data is not None, "a function without bytes comes with its arguments"
+            function = payloads.load(data)
+            self.ready[fn] = function
+        return function
+
+    def call(self, fn: int, arguments: Any) -> Any:
+        """Call with what was pickled as a call."""
+        if type(arguments) is tuple:
+            return self.function(fn)(*arguments)
+        args, kwargs, *rest = arguments
+        return (rest[0] if rest else self.function(fn))(*args, **kwargs)
+
+
+def input_of(value: Value) -> Any:
+    """The value of a future among the arguments."""
+    found = payloads.load(value.payload)
+    return found if value.index < 0 else found[value.index]

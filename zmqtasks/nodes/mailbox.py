@@ -1,0 +1,137 @@
+"""A ZeroMQ socket that carries messages: a broker's ROUTER, or the DEALER of a client or a node.
+
+A socket's descriptor is edge-triggered, and so a loop may only sleep on it when `has_mail` has just said no; each send
+may eat the edge of what has come, so it is asked after sending too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import msgspec
+import zmq
+
+from zmqtasks.blobs import Buffer
+from zmqtasks.wire import Arrived, Message
+
+_COPY_BYTES_MAX = 64 << 10  # a smaller frame is copied: that is cheaper than to track who still reads it
+
+
+class Mail(NamedTuple):
+    """A message from `sender` (of a DEALER: b""); `frame` knows whose key it came with. No `message`: malformed."""
+
+    sender: bytes
+    frame: zmq.Frame
+    message: Arrived | None
+
+
+class Mailbox:
+    """Sends and receives without blocking."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.socket = socket
+        self._routes = socket.type == zmq.ROUTER
+        self._blobs: dict[bytes, dict[bytes, Buffer]] = {}  # by sender: buffers that came once, by hash
+
+    def fileno(self) -> int:
+        """What a loop watches, with `has_mail` asked before each sleep."""
+        return int(self.socket.fileno())
+
+    def has_mail(self) -> bool:
+        """Whether something can be received."""
+        return bool(int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN)
+
+    def receive(self) -> Mail | None:
+        """The next message; None if there is none."""
+        receive = self.socket.recv
+        try:
+            frame = receive(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        sender, head = b"", frame
+        if self._routes:
+            sender = frame.bytes
+            if not frame.more:
+                return Mail(sender, frame, None)
+            frame = head = receive(copy=False)
+        frames: list[Any] = []
+        while frame.more:
+            frame = receive(copy=False)
+            frames.append(frame.buffer)
+        try:
+            message = Arrived(head.bytes, frames, [], self._of(sender))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return Mail(sender, head, None)
+        return Mail(sender, head, message)
+
+    def send(self, message: Message, to: bytes = b"") -> bool:
+        """Send `message`; False if the peer is gone, or takes no more."""
+        send, frames = self.socket.send, message.mail()
+        last = len(frames) - 1
+        try:
+            if self._routes:
+                send(to, zmq.SNDMORE | zmq.NOBLOCK)
+            for index, frame in enumerate(frames):
+                flags = zmq.NOBLOCK | (zmq.SNDMORE if index < last else 0)
+                send(frame, flags, copy=index == 0 or memoryview(frame).nbytes < _COPY_BYTES_MAX)
+        except zmq.ZMQError:  # EAGAIN, or EHOSTUNREACH, both at the first frame
+            return False
+        return True
+
+    def keep(self, sender: bytes, digest: bytes, buffer: Buffer) -> None:
+        """`buffer` of `sender` will be named by its hash from now on."""
+        self._of(sender)[digest] = buffer
+
+    def drop(self, sender: bytes, digests: list[bytes]) -> None:
+        """These will not be named any more."""
+        known = self._of(sender)
+        for digest in digests:
+            known.pop(digest, None)
+
+    def forget(self, sender: bytes) -> None:
+        """`sender` is gone."""
+        self._blobs.pop(sender, None)
+
+    def _of(self, sender: bytes) -> dict[bytes, Buffer]:
+        blobs = self._blobs.get(sender)
+        if blobs is None:
+            blobs = self._blobs[sender] = {}
+        return blobs
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close the socket; what it still has to send it may take so long for."""
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.close(linger_ms)
+
+
+class Monitor:
+    """What happens to the connections of a socket."""
+
+    def __init__(self, socket: zmq.Socket[bytes], events: int) -> None:
+        self._watched = socket
+        self._socket = socket.get_monitor_socket(events)
+        self._early: list[tuple[int, int]] = []
+        self._early = self.events()  # only a socket that was found empty signals that something has come
+
+    def fileno(self) -> int:
+        """What a loop watches, as of any socket."""
+        return int(self._socket.fileno())
+
+    def events(self) -> list[tuple[int, int]]:
+        """What has happened: (event, value), where the value of a disconnection is its descriptor."""
+        happened, self._early = self._early, []
+        while True:
+            try:
+                event = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return happened
+            self._socket.recv()  # the endpoint
+            happened.append(
+                (int.from_bytes(event[:2], "little"), int.from_bytes(event[2:6], "little", signed=True))
+            )
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._watched.disable_monitor()
+        self._socket.close(0)

@@ -1,0 +1,67 @@
+"""Tasks on their way to a broker: kept until it says that it has taken them in, and sent again if the way was cut."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from zmqtasks import wire
+from zmqtasks.messages import Task
+
+UNTAKEN_MAX = 32  # messages that are not taken in: beyond it, who submits waits
+BATCH = 10_000  # tasks a message
+
+
+class Outgoing:
+    """Any thread puts tasks in and may wait; one thread makes messages of them and sends those."""
+
+    def __init__(self) -> None:
+        self.inbox: deque[Task] = deque()
+        self.untaken: deque[wire.Message] = deque()
+        self.sent = self.taken = 0  # messages of this session
+        self.changed = threading.Condition()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more message may be sent."""
+        return self.sent - self.taken < UNTAKEN_MAX
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything was taken in."""
+        return not self.inbox and self.sent <= self.taken
+
+    def wait(self, fact: Callable[[], object], timeout: float | None = None) -> bool:
+        """Wait until `fact()`, which is asked again whenever something has changed."""
+        with self.changed:
+            return bool(self.changed.wait_for(fact, timeout))
+
+    def notify(self) -> None:
+        """Something has changed."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def batch(self) -> list[Task]:
+        """What goes into the next message."""
+        inbox = self.inbox
+        return [inbox.popleft() for _ in range(min(len(inbox), BATCH))]
+
+    def add(self, message: wire.Message) -> None:
+        """It is sent."""
+        self.sent += 1
+        self.untaken.append(message)
+
+    def take_off(self, count: int) -> None:
+        """The broker has taken in so many messages of this session."""
+        with self.changed:
+            while self.taken < count:
+                self.untaken.popleft()
+                self.taken += 1
+            self.changed.notify_all()
+
+    def begin_anew(self) -> None:
+        """Another session."""
+        self.untaken.clear()
+        self.sent = self.taken = 0
+        self.notify()

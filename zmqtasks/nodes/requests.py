@@ -1,0 +1,237 @@
+"""What the visitors of a broker say, and what it does about each word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any, ClassVar
+
+from zmqtasks import codec, visit, wire
+from zmqtasks.catalog import Catalog
+from zmqtasks.core.dispatch import Dispatcher
+from zmqtasks.core.effects import Answer
+from zmqtasks.core.results import Results, known
+from zmqtasks.keys import may
+from zmqtasks.messages import QUEUED, SUCCEEDED, Answered, Cancel, Submit, Task
+from zmqtasks.nodes.asks import Asker, Asks
+from zmqtasks.nodes.guests import Guests
+from zmqtasks.nodes.inspection import Inspection
+from zmqtasks.nodes.mailbox import Mailbox
+from zmqtasks.nodes.visitor import Session, Visitor
+
+_VERBS: dict[type, str] = {
+    wire.Asked: "submit",
+    wire.CancelAsked: "cancel",
+    visit.Got: "result",
+    visit.Fetch: "result",
+    visit.Inquiry: "inspect",
+}
+
+
+class Requests:
+    """Turns words into what the dispatcher hears, and answers those that are not for it."""
+
+    def __init__(
+        self, guests: Guests, mailbox: Mailbox, dispatcher: Dispatcher, results: Results, catalog: Catalog
+    ) -> None:
+        self.asks = Asks(catalog)
+        self.touched: set[int] = set()  # sessions that may have something to be told
+        self._guests = guests
+        self._mailbox = mailbox
+        self._dispatcher = dispatcher
+        self._results = results
+        self._inspection = Inspection(dispatcher, guests, results, catalog)
+        self._tokens = count()
+        self._questions: dict[int, Any] = {}  # of cancels that nodes were asked, by the token that they got
+        self._relayed: dict[
+            int, tuple[Visitor, int, Visitor, int]
+        ] = {}  # who asked, his token, the node, attempt
+        self._fetches: dict[int, list[tuple[Visitor, int]]] = {}  # by id: who waits for the outcome
+
+    def hear(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
+        """`visitor` says something; any exception means that it makes no sense."""
+        kind = type(message.head)
+        verb = _VERBS.get(kind, "join")
+        if (
+            visitor.user
+            and not (verb == "join" and visitor.session is not None)
+            and not may(visitor.role, verb)
+        ):
+            raise PermissionError(f"a key for the role {visitor.role} does not let anybody {verb}")
+        self._reactions[kind](self, visitor, message, now)
+
+    # ---- nodes ---------------------------------------------------------------------------------------------------
+
+    def _core_word(self, node: Visitor, message: wire.Arrived, now: float) -> None:
+        said = codec.core_message(message)
+        if node.session is not None or said is None:
+            raise ValueError(f"{type(message.head).__name__} is no word of a {node.about.role}")
+        self._dispatcher.receive(node.number, said, now)
+
+    def ask_node(self, node: Visitor, question: Cancel) -> None:
+        """The dispatcher asks a node to cancel something."""
+        token = None
+        if question.token is not None:
+            token = next(self._tokens)
+            self._questions[token] = question.token
+        self._guests.tell(node, wire.CancelAsked(question.id, question.terminate, token, question.count))
+
+    def _cancel_answer(self, node: Visitor, message: wire.Arrived, now: float) -> None:
+        head = message.head
+        token = self._questions.pop(head.token)
+        self._dispatcher.receive(node.number, Answered(head.id, token, head.cancelled), now)
+
+    def _progress(self, _node: Visitor, message: wire.Arrived, _now: float) -> None:
+        task = self._dispatcher.ledger.find(message.head.id)
+        if task is not None and (to := self._asker(task.face)) is not None:
+            self._guests.tell(to, message.head)
+
+    def _asker(self, face: Any) -> Visitor | None:
+        """Who waits for a task, if he is connected."""
+        if type(face) is not Asker:
+            return None
+        session = self._guests.sessions.get(face.peer)
+        return session.visitor if session is not None else self._guests.nodes.get(face.peer)
+
+    def _signal(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
+        if message.head.name == "bye":
+            self._guests.leave(visitor, "it has left", now)
+            if visitor.session is not None:
+                visitor.session.end()
+        else:
+            self._core_word(visitor, message, now)
+
+    # ---- submitting ----------------------------------------------------------------------------------------------
+
+    def _asked(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
+        for blob in message.head.blobs:
+            self._mailbox.keep(visitor.route, blob.digest, message.buffer(blob.buffer, blob.digest))
+        if visitor.session is None:  # a node's task waits for it: it must not wait for room
+            self._submit(visitor.number, visitor.about.python, message, now, patient=True)
+        else:
+            visitor.session.backlog.append(message)
+            self.touched.add(visitor.session.number)
+
+    def take_in(self, session: Session, now: float) -> None:
+        """What a client has submitted, as far as there is room, or it wants to hear that there is none."""
+        patient, queue_max = session.patient, self._dispatcher.queue_max
+        room = None if queue_max is None else queue_max - self._dispatcher.ledger.pending
+        while session.backlog and (room is None or room > 0 or not patient):
+            message = session.backlog.popleft()
+            taken = self._submit(session.number, session.python, message, now, patient=patient)
+            room = None if room is None else room - taken
+            session.taken += 1
+
+    def _submit(self, number: int, python: str, message: wire.Arrived, now: float, *, patient: bool) -> int:
+        submit = self.asks.submit(number, message)
+        lane, results = self._guests.lane, self._results
+        usual = lane("default", python, now)
+        tasks = submit.tasks
+        if len(results):  # what is said once more may have been settled before
+            tasks = [task for task in tasks if results.find(task.id) is None]
+        items = 0
+        for task in tasks:
+            queue = task.options.queue
+            task.lane = usual if queue == "default" else lane(queue, python, now)
+            items += task.count
+            for need in task.needs:
+                if need not in submit.known and (result := results.find(need)) is not None:
+                    submit.known[need] = known(result, need)
+        self._dispatcher.receive(number, Submit(tasks, submit.known, patient=patient), now)
+        return items
+
+    # ---- asking --------------------------------------------------------------------------------------------------
+
+    def _cancel(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
+        head = message.head
+        token = (visitor.route, head.id, head.token) if head.token is not None else None
+        self._dispatcher.receive(visitor.number, Cancel(head.id, head.terminate, token, head.count), now)
+
+    def answer(self, effect: Answer) -> None:
+        """The dispatcher's answer to a cancel."""
+        if effect.token is not None:
+            route, id_, token = effect.token
+            if (visitor := self._guests.by_route.get(route)) is not None:
+                self._guests.tell(visitor, wire.CancelAnswer(id_, token, effect.cancelled))
+
+    def _got(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
+        if visitor.session is None:
+            raise ValueError("a node has no session")
+        self._results.drop(visitor.session.confirm(message.head.count))
+        self.touched.add(visitor.session.number)
+
+    def _fetch(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
+        token, id_, wait = message.head.token, message.head.id, message.head.wait
+        if (result := self._results.find(id_)) is not None:
+            self._fetched(visitor, token, id_, result)
+        elif self._dispatcher.ledger.find(id_) is None:
+            self._guests.tell(visitor, wire.Fetched(token, -1, 0, None, -1, []))
+        elif wait:
+            self._fetches.setdefault(id_, []).append((visitor, token))
+        else:
+            self._guests.tell(visitor, wire.Fetched(token, 0, 0, None, -1, []))
+
+    def settled(self) -> None:
+        """Some are: whoever has asked for one of these outcomes gets it."""
+        for id_ in list(self._fetches):
+            if (result := self._results.find(id_)) is not None:
+                for visitor, token in self._fetches.pop(id_):
+                    self._fetched(visitor, token, id_, result)
+
+    def _fetched(self, visitor: Visitor, token: int, id_: int, result: Task) -> None:
+        out = wire.Message(visitor.known, afar=True)
+        payload = out.outcome(result.state, result.payload)
+        index = id_ - result.id if result.span and result.state == SUCCEEDED else -1
+        out.head = wire.Fetched(token, result.state, result.attempt, payload, index, out.new)
+        self._guests.mail(visitor, out)
+
+    def _inquiry(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
+        head = message.head
+        if head.what == "state" and self._ask_state(visitor, head):
+            return
+        try:
+            answer, error = self._inspection.answer(head.what, head.about, now), ""
+        except LookupError as reason:
+            answer, error = None, str(reason.args[0])
+        self._guests.tell(visitor, visit.Report(head.token, answer, error))
+
+    def _ask_state(self, visitor: Visitor, head: visit.Inquiry) -> bool:
+        """Whether a task that a node has is running there, only the node knows; False if none has it."""
+        task = self._dispatcher.ledger.find(int(head.about["id"]))
+        node = self._guests.nodes.get(task.peer) if task is not None else None
+        if task is None or node is None:
+            return False
+        token = next(self._tokens)
+        self._relayed[token] = visitor, head.token, node, task.attempt
+        self._guests.tell(node, visit.Inquiry(token, "state", head.about))
+        return True
+
+    def _report(self, _node: Visitor, message: wire.Arrived, _now: float) -> None:
+        visitor, token, _, attempt = self._relayed.pop(message.head.token)
+        self._guests.tell(visitor, visit.Report(token, [message.head.answer, attempt]))
+
+    def forget_node(self, node: Visitor) -> None:
+        """It will not answer."""
+        for key in [key for key, relayed in self._relayed.items() if relayed[2] is node]:
+            visitor, token, _, attempt = self._relayed.pop(key)
+            self._guests.tell(visitor, visit.Report(token, [QUEUED, attempt]))
+
+    def _forget_blobs(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
+        self._mailbox.drop(visitor.route, message.head.digests)
+
+    _reactions: ClassVar[dict[type, Callable[..., None]]] = {
+        wire.Outcomes: _core_word,
+        wire.Rest: _core_word,
+        wire.Stops: _core_word,
+        wire.Room: _core_word,
+        wire.Signal: _signal,
+        wire.Asked: _asked,
+        wire.CancelAsked: _cancel,
+        wire.CancelAnswer: _cancel_answer,
+        wire.Progress: _progress,
+        wire.Forget: _forget_blobs,
+        visit.Got: _got,
+        visit.Fetch: _fetch,
+        visit.Inquiry: _inquiry,
+        visit.Report: _report,
+    }

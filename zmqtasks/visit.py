@@ -1,0 +1,91 @@
+"""What a client or a node says to its broker, and hears from it, beside the tasks: who it is, and what it asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+PROTOCOL = 1  # its version: who speaks another is refused
+
+
+class Enter(msgspec.Struct, array_like=True, tag="enter"):
+    """A client or a node comes to a broker, or comes back.
+
+    `session` is a client's own word for itself, `got` how many `Settled` it has had. `python` is "3.12". A node takes
+    the queues that match `queues` and do not match `excluded`, patterns as in `fnmatch`; `slots` is 0 for a client.
+    `patient`: where the queue is full, the client's tasks wait before it, and are not refused.
+    """
+
+    role: str
+    name: str
+    protocol: int
+    python: str
+    session: str = ""
+    got: int = 0
+    patient: bool = True
+    slots: int = 0
+    queues: list[str] = []
+    excluded: list[str] = []
+    host: str = ""
+    pid: int = 0
+
+
+class Welcome(msgspec.Struct, array_like=True, tag="welcome"):
+    """The broker's answer. Ids of the peer's tasks begin with `first`, a node's children have the numbers after it.
+
+    `taken`: how many `Asked` of this session the broker has, -1 if it does not know the session. `slots`: of all nodes
+    together. `beat_s`: how often a node is to say that it is there.
+    """
+
+    cluster_id: str
+    first: int
+    taken: int
+    slots: int
+    beat_s: float
+
+
+class Refused(msgspec.Struct, array_like=True, tag="refused"):
+    """The broker does not talk to this peer: why, in one line. Not `final`: it may come anew."""
+
+    reason: str
+    final: bool = True
+
+
+class Taken(msgspec.Struct, array_like=True, tag="taken"):
+    """So many `Asked` of this session are accepted."""
+
+    count: int
+
+
+class Got(msgspec.Struct, array_like=True, tag="got"):
+    """So many `Settled` of this session have arrived: the broker may forget them."""
+
+    count: int
+
+
+class Fetch(msgspec.Struct, array_like=True, tag="fetch"):
+    """A question: the outcome of `id`, now or, with `wait`, when there is one."""
+
+    token: int
+    id: int
+    wait: bool
+
+
+class Inquiry(msgspec.Struct, array_like=True, tag="inquiry"):
+    """A question about the broker itself: `what`, with `about`."""
+
+    token: int
+    what: str
+    about: dict[str, Any]
+
+
+class Report(msgspec.Struct, array_like=True, tag="report"):
+    """The answer to `Inquiry`: values as JSON has them; with `error`, why there is none."""
+
+    token: int
+    answer: Any
+    error: str = ""
+
+
+Visit = Enter | Welcome | Refused | Taken | Got | Fetch | Inquiry | Report
