@@ -104,9 +104,19 @@ def test_the_emptiest_is_served_first_and_the_highest_priority_dealt_first() -> 
 @pytest.mark.parametrize("flag", ["overdue", "waiting", "asked", "ending"])
 def test_who_is_given_nothing(flag: str) -> None:
     peer = Peer(1, 1, 0.0)
+    peer.give(singles(1, start=9), 1e-6)
     setattr(peer, flag, 5 if flag == "ending" else True)
     assert not peer.open()
-    assert dealt(dealer(singles(3), fn7=1e-6), peer) == [0]
+    assert dealt(dealer(singles(3), fn7=1e-6), peer) == [1]
+
+
+def test_an_overdue_peer_is_given_what_its_free_slots_can_run() -> None:
+    peer = Peer(1, 2, 0.0)
+    peer.give(singles(1, start=9), 1e-6)
+    peer.overdue = True
+    assert peer.open()
+    assert dealt(dealer(singles(3), fn7=1e-6), peer) == [4]
+    assert not peer.open()
 
 
 def test_slots_limit_how_many_are_at_work_beside_those_that_wait() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from planted import BUGS, Bug, DoesNotApply, plant
+from planted import BUGS, NODE_BUGS, Bug, DoesNotApply, plant
 from sim import Sim, first_failure
 
 SEEDS_MAX = 600
@@ -16,9 +16,17 @@ def test_the_simulator_finds(name: str) -> None:
     Sim(found[0], plant(None)).run()  # it was the bug
 
 
+@pytest.mark.parametrize("name", NODE_BUGS)
+def test_the_simulator_finds_in_worlds_of_two_levels(name: str) -> None:
+    found = first_failure(range(SEEDS_MAX), plant(NODE_BUGS[name]), nodes=True)
+    assert found is not None, f"not seen in {SEEDS_MAX} worlds: {name}"
+    Sim(found[0], plant(None), nodes=True).run()  # it was the bug
+
+
 def test_there_are_enough_of_them() -> None:
-    assert len(BUGS) >= 20
-    assert len({bug.new for bug in BUGS.values()}) > len(BUGS) // 2
+    for bugs in (BUGS, NODE_BUGS):
+        assert len(bugs) >= 20
+        assert len({bug.new for bug in bugs.values()}) > len(bugs) // 2
 
 
 def test_a_bug_whose_place_is_gone_is_refused() -> None:

@@ -15,41 +15,48 @@ CHUNK = 50
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("nodes", [False, True], ids=["one-level", "nodes"])
 @pytest.mark.parametrize("start", range(0, SEEDS, CHUNK))
-def test_nothing_is_wrong_in_any_world(start: int) -> None:
-    if (found := first_failure(range(start, min(start + CHUNK, SEEDS)))) is not None:
+def test_nothing_is_wrong_in_any_world(start: int, nodes: bool) -> None:
+    if (found := first_failure(range(start, min(start + CHUNK, SEEDS)), nodes=nodes)) is not None:
         seed, what = found
-        pytest.fail(f"seed {seed}: {what}\nreplay it: python -m tests.sim {seed}")
+        how = " --nodes" if nodes else ""
+        pytest.fail(f"seed {seed}: {what}\nreplay it: python -m tests.sim {seed}{how}")
 
 
-def test_a_seed_is_always_the_same_world() -> None:
-    runs = [Sim(7), Sim(7)]
+@pytest.mark.parametrize("nodes", [False, True])
+def test_a_seed_is_always_the_same_world(nodes: bool) -> None:
+    runs = [Sim(7, nodes=nodes), Sim(7, nodes=nodes)]
     for sim in runs:
         sim.run()
     assert runs[0].events == runs[1].events
-    assert runs[0].final == runs[1].final
+    assert runs[0].truth.final == runs[1].truth.final
     assert runs[0].now == runs[1].now
 
 
-def test_the_worlds_have_all_that_may_happen() -> None:
+@pytest.mark.parametrize("nodes", [False, True])
+def test_the_worlds_have_all_that_may_happen(nodes: bool) -> None:
     """A simulator in which nothing goes wrong finds nothing."""
     ends: Counter[int] = Counter()
     seen: Counter[str] = Counter()
-    for seed in range(60):
-        sim = Sim(seed)
+    for seed in range(100):
+        sim = Sim(seed, nodes=nodes)
         sim.run()
-        ends.update(final.state for final in sim.final.values())
-        seen["deaths"] += sum(sim.deaths.values())
-        seen["again"] += sum(starts > 1 for starts in sim.starts.values())
-        seen["refused"] += len(sim.refused)
-        seen["waits"] += sum(bool(spec.subs) for spec, _ in sim.spec_of.values())
-        seen["dropped"] += len(sim.dropped)
-        seen["retried"] += sum(sim.retried.values())
-        seen["over a limit"] += sum(sim.limited.values())
-        seen["given up"] += sim.given_up
-        for question in sim.questions:
+        truth = sim.truth
+        ends.update(final.state for final in truth.final.values())
+        seen["deaths"] += sum(truth.deaths.values())
+        seen["again"] += sum(starts > 1 for starts in truth.starts.values())
+        seen["refused"] += len(truth.refused)
+        seen["waits"] += sum(bool(spec.subs) for spec, _ in sim.work.spec_of.values())
+        seen["dropped"] += len(truth.dropped)
+        if not nodes:
+            seen["retried"] += sum(sim.policies.retried.values())
+            seen["over a limit"] += sum(sim.policies.limited.values())
+        seen["given up"] += truth.given_up
+        for question in truth.questions:
             seen[f"cancel, terminate {question.terminate}: {question.answers}"] += 1
-    assert ends.keys() == {SUCCEEDED, FAILED, CANCELLED, EXPIRED, UPSTREAM_FAILED, DEAD}
+    policies = set() if nodes else {EXPIRED}
+    assert ends.keys() == {SUCCEEDED, FAILED, CANCELLED, UPSTREAM_FAILED, DEAD} | policies
     cancels = {
         f"cancel, terminate {force}: {[answer]}" for force in (True, False) for answer in (True, False)
     }

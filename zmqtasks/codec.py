@@ -254,7 +254,7 @@ def simple(head: Any) -> Message:
     elif kind is Waiting:
         head = Waits(head.on)
     elif kind is Returned:
-        head = Rest(head.rest)
+        head = Rest(head.rest, head.died)
     elif kind is Ends:
         head = Stops(head.ends)
     elif kind is Slots:
@@ -278,7 +278,7 @@ def core_message(message: Arrived) -> Any:
             part.payload = message.payload(part.payload)
         return Done(head.first, head.payloads, head.failed, head.parts, head.pace, head.asks)
     if type(head) is Rest:
-        return Returned(head.rest)
+        return Returned(head.rest, head.died)
     if type(head) is Waits:
         return Waiting(head.on)
     if type(head) is Stops:

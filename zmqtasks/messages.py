@@ -120,7 +120,7 @@ class Task(msgspec.Struct, gc=False):
     peer: int = -1
     ordinal: int = -1
     attempt: int = 0  # how often it was handed out
-    deliveries: int = 0  # how often it was running when its worker was lost
+    deliveries: int = 0  # how often it was running when its worker was lost; a node is told
     course: Course | None = None  # what its policies have to know
     ask: Ask | None = (
         None  # it ended FAILED, and asks for what this dispatcher leaves to another: to be run again
@@ -216,9 +216,13 @@ class Ends(msgspec.Struct, array_like=True):
 
 
 class Returned(msgspec.Struct, array_like=True):
-    """The answer to `Recall`: (ordinal, offset, items) of what will not be run; of a single task (ordinal, 0, 1)."""
+    """The answer to `Recall`: (ordinal, offset, items) of what will not be run; of a single task (ordinal, 0, 1).
+
+    `died`: (ordinal, offset, deliveries) of what among it a node's workers have died of, so that it is counted on.
+    """
 
     rest: list[tuple[int, int, int]]
+    died: list[tuple[int, int, int]] = []
 
 
 class Waiting(msgspec.Struct, array_like=True):
@@ -258,7 +262,8 @@ class Claimed(msgspec.Struct, frozen=True):
 class Cancel(msgspec.Struct, frozen=True):
     """A question: cancel `id`, ending it if it runs and `terminate`; `token` comes back in the `Answer`.
 
-    With a `count` above 1: whatever has not started of so many ids from `id` on. No answer then. A dispatcher asks a
+    Without a token there is no answer. With a `count` above 1: whatever has not started of so many ids from `id` on;
+    there is no token then. A dispatcher asks a
     node the same about what it has handed to it, and the node says `Answered`.
     """
 

@@ -91,6 +91,7 @@ class Rest(msgspec.Struct, array_like=True, tag="returned"):
     """`Returned` on the wire."""
 
     rest: list[tuple[int, int, int]]
+    died: list[tuple[int, int, int]] = []
 
 
 class Stops(msgspec.Struct, array_like=True, tag="ends"):

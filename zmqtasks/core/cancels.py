@@ -37,11 +37,11 @@ class Cancels:
         ledger = self._ledger
         task = ledger.find(message.id)
         if task is None:
-            self._sends.append(Answer(message.token, cancelled=False))
+            self._answer(message, cancelled=False)
         elif task.state != LEASED:
             task = ledger.single(task, message.id)
             ledger.deliver(ledger.settle(CANCELLED, [task], [EARLY]), now)
-            self._sends.append(Answer(message.token, cancelled=True))
+            self._answer(message, cancelled=True)
         else:
             self._ask_peer(self._peers[task.peer], message, now)
 
@@ -51,29 +51,38 @@ class Cancels:
         for question in questions:
             self.ask(question, now)
 
+    def ask_about(self, peer: Peer, now: float) -> None:
+        """A node has given back something: a question about that is answered here, before it is dealt again."""
+        for asked in list(peer.questions):
+            task = self._ledger.find(asked.id)
+            if task is not None and task.state != LEASED:
+                peer.questions.remove(asked)
+                self.ask(asked, now)
+
     def answer_ended(self, peer: Peer, id_: int) -> None:
         """`peer` was ended for the task `id_`: whoever asked for that hears so."""
-        self._sends += [Answer(asked.token, cancelled=True) for asked in peer.questions if asked.id == id_]
+        for asked in peer.questions:
+            if asked.id == id_:
+                self._answer(asked, cancelled=True)
         peer.questions = [asked for asked in peer.questions if asked.id != id_]
 
-    def hear(self, peer: Peer, message: Answered, now: float) -> None:
-        """A node has answered: what it does not have any more may be on its way back, or has come back."""
+    def hear(self, peer: Peer, message: Answered) -> None:
+        """A node has answered. What it had given back before is no question any more."""
         for asked in [
             asked for asked in peer.questions if (asked.id, asked.token) == (message.id, message.token)
         ]:
             peer.questions.remove(asked)
-            if message.cancelled or self._ledger.find(message.id) is None:
-                self._sends.append(Answer(asked.token, message.cancelled))
-            elif (task := self._ledger.find(message.id)) is not None and task.peer == peer.id:
-                self._sends.append(Answer(asked.token, cancelled=False))  # it runs there
-            else:
-                self.ask(asked, now)
+            self._answer(asked, cancelled=message.cancelled)
 
     def recall(self, peer: Peer) -> None:
         """Ask for what `peer` has not started."""
         peer.asked = True
         peer.due = None
         self._sends.append(Send(peer.id, Recall()))
+
+    def _answer(self, message: Cancel, *, cancelled: bool) -> None:
+        if message.token is not None:
+            self._sends.append(Answer(message.token, cancelled))
 
     def expire(self, now: float) -> None:
         """What had to start by now and has not is taken out; what is in a hand behind another is asked for first.
@@ -114,7 +123,8 @@ class Cancels:
     def _ask_peer(self, peer: Peer, message: Cancel, now: float) -> None:
         """It may have started: what has not comes back when asked for, and then the answer is certain."""
         if peer.is_node:
-            peer.questions.append(message)
+            if message.token is not None:
+                peer.questions.append(message)
             self._sends.append(Send(peer.id, message))  # it asks its own workers
         elif peer.asked:
             peer.questions.append(message)
@@ -122,7 +132,8 @@ class Cancels:
             peer.questions.append(message)
             self.recall(peer)
         elif not message.terminate:
-            self._sends += [Send(peer.id, Unwanted(message.id)), Answer(message.token, cancelled=False)]
+            self._sends.append(Send(peer.id, Unwanted(message.id)))
+            self._answer(message, cancelled=False)
         elif peer.items > 1:
             # Outcomes of what ran before are on their way: of this task, or of others.
             peer.questions.append(message)

@@ -26,35 +26,47 @@ class Dealer:
     def deal(self, peers: Iterable[Peer], now: float) -> list[tuple[Peer, Run]]:
         """Take tasks from the queue into hands, the emptiest first; each is given its share, so that all have some."""
         ready = self.ledger.ready
-        lanes = ready.lanes()
         runs: list[tuple[Peer, Run]] = []
-        for lane in lanes:
-            takers = self._takers(peers if lanes == [0] else [peer for peer in peers if peer.accepts(lane)])
-            for index, peer in enumerate(takers):
-                share = -(-ready.size // (len(takers) - index))
+        full: set[int] = (
+            set()
+        )  # lanes of which something is left: who takes them is given nothing that is less urgent
+        for lane, floor in ready.order():
+            takers = self._takers(peers, lane)
+            if full:
+                takers = [peer for peer in takers if not any(peer.accepts(other) for other in full)]
+            weights = [max(0, peer.slots - peer.items) for peer in takers]
+            if sum(weights) < ready.size:  # more than there are free slots
+                weights = [peer.slots for peer in takers]
+            total = sum(weights)
+            for peer, weight in zip(takers, weights, strict=True):
+                share = -(-ready.size * weight // total) if total else 0
+                total -= weight
                 first = peer.next_ordinal
-                if share and (tasks := self._fill(peer, lane, share)):
+                if share and (tasks := self._fill(peer, lane, floor, share)):
                     moved = sum([task.count for task in tasks])
                     self.ledger.counts[QUEUED] -= moved
                     self.ledger.counts[LEASED] += moved
                     peer.watch(now)
                     runs.append((peer, Run(first, tasks)))
+            if (level := ready.level(lane)) is not None and level[0].options.priority >= floor:
+                full.add(lane)
         return runs
 
-    def _takers(self, peers: Iterable[Peer]) -> list[Peer]:
-        """The peers that have room, the emptiest first."""
+    def _takers(self, peers: Iterable[Peer], lane: int) -> list[Peer]:
+        """The peers that take what is in `lane` and have room, those with a free slot and the emptiest first."""
         peers = list(peers)
         takers = [
             peer
             for peer in peers
             if peer.open()
+            and (peer.lanes is None or lane in peer.lanes)
             and (
                 peer.hand_s < peer.window_s * peer.slots
                 or peer.items < peer.slots
                 or (peer.items < 2 * peer.slots and peer.hand_s < SHORT_S * peer.slots)
             )
         ]
-        takers.sort(key=lambda peer: peer.hand_s)
+        takers.sort(key=lambda peer: (peer.items >= peer.slots, peer.hand_s / peer.slots))
         if self.slots is None:
             return takers
         room = self.slots - sum(1 for peer in peers if peer.hand and not peer.waiting)
@@ -63,12 +75,14 @@ class Dealer:
         idle = [peer for peer in takers if not peer.hand]
         return idle[:room] + [peer for peer in takers if peer.hand]
 
-    def _fill(self, peer: Peer, lane: int, share: int) -> list[Task]:
-        """Up to `share` items from the head of `lane` into the hand of `peer`, within its credit."""
+    def _fill(self, peer: Peer, lane: int, floor: int, share: int) -> list[Task]:
+        """Up to `share` items from the head of `lane`, of priority `floor` at least, into the hand of `peer`."""
         ready = self.ledger.ready
         tasks: list[Task] = []
         while share > 0 and (level := ready.level(lane)) is not None:
             task = level[0]
+            if task.options.priority < floor:
+                break
             cost = self.pace.cost_s(task.fn)
             if cost is None:
                 room, cost = peer.slots - peer.items, SHORT_S
@@ -96,9 +110,9 @@ class Dealer:
             tasks += taken
         return tasks
 
-    def weigh(self, peer: Peer) -> None:
-        """Estimate a short hand anew: what was added at one price and taken off at another drifts."""
-        if len(peer.hand) <= 2 * peer.slots:
+    def weigh(self, peer: Peer, *, whole: bool = False) -> None:
+        """Estimate a short hand (`whole`: any) anew: what was added at one price and taken off at another drifts."""
+        if whole or len(peer.hand) <= 2 * peer.slots:
             cost_s, counted_s = self.pace.cost_s, peer.counted_s
             peer.hand_s = sum(
                 [counted_s(cost_s(task.fn) or SHORT_S) * task.count for task in peer.hand.values()]
@@ -127,9 +141,12 @@ class Dealer:
                     for peer in rich
                     if not peer.waiting and peer.accepts(lane) and peer.holds_below(priority)
                 }
-        if urgent or (ready.size and ready.lanes() == [0]):
+        choosy = any(peer.lanes is not None for peer in peers)
+        if urgent or (ready.size and not choosy):
             return [peer for peer in rich if peer.id in urgent]
         idle = [peer for peer in peers if peer.items < peer.slots and peer.open()]
+        if choosy:
+            rich = [peer for peer in rich if peer.holds_for(idle)]
         busy = sum(1 for peer in peers if peer.hand and not peer.waiting)
         room = len(idle) if self.slots is None else min(len(idle), self.slots - busy)
         rich.sort(key=lambda peer: peer.hand_s, reverse=True)

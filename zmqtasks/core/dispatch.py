@@ -110,7 +110,7 @@ class Dispatcher:
         ledger.release_due(now)
         if ledger.starts.heap:
             self._cancels.expire(now)
-        if ledger.settles or self.waits.elsewhere:
+        if ledger.settles:
             self.waits.resume_settled()
         if self._limits.looks:
             self._limits.look(now)
@@ -288,6 +288,7 @@ class Dispatcher:
     def _slots(self, peer_id: int, message: Slots, now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
             peer.slots = message.slots
+            self._dealer.weigh(peer, whole=True)  # on many slots a long task counts less
             peer.watch(now)
 
     def _leaving(self, peer_id: int, _message: Leaving, _now: float) -> None:
@@ -296,9 +297,9 @@ class Dispatcher:
             if not peer.asked:
                 self._cancels.recall(peer)
 
-    def _answered(self, peer_id: int, message: Answered, now: float) -> None:
+    def _answered(self, peer_id: int, message: Answered, _now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
-            self._cancels.hear(peer, message, now)
+            self._cancels.hear(peer, message)
 
     def _waiting(self, peer_id: int, message: Waiting, now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
@@ -313,15 +314,22 @@ class Dispatcher:
         if peer is None:
             return
         back: list[Task] = []
+        died = {(ordinal, offset): deliveries for ordinal, offset, deliveries in message.died}
         for ordinal, offset, items in message.rest:
             if (task := self._take(peer, ordinal, offset, items)) is not None:
                 back.append(task)
+                if (ordinal, offset) in died:
+                    task.deliveries = died[ordinal, offset]
+                    self.ledger.records.append(Record(DELIVERED, [task]))
         self.ledger.requeue(back)
         peer.asked = False
         peer.barren = not back
+        peer.fresh = peer.next_ordinal
         peer.overdue = peer.overdue and bool(peer.hand)  # of nothing in hand there is no progress to wait for
         peer.watch(now)
-        if not peer.is_node:
+        if peer.is_node:
+            self._cancels.ask_about(peer, now)
+        else:
             self._cancels.ask_again(peer, now)
 
     def _lost(self, peer_id: int, message: Lost, now: float) -> None:

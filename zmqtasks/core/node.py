@@ -73,7 +73,7 @@ class Node:
     def turn(self, now: float) -> list[Effect]:
         """Decide for all that was noted and all that is due; what goes up is sent to peer 0."""
         machine = self.machine
-        machine.holds = self._leaving or self._recalled_until is not None
+        machine.holds = self._leaving or (self._recalled_until is not None and not self._answered)
         down: list[Effect] = []
         up: list[Any] = []
         for effect in machine.turn(now):
@@ -89,10 +89,7 @@ class Node:
                     # A recursion that is refused ends here: what nobody may wait for would only carry it on.
                     up.append(Cancel(self._waits[effect.peer], terminate=False, token=None))  # type: ignore[union-attr]
         up[:0] = self._outcomes()
-        if (
-            self._recalled_until is not None
-            and (rest := self._give_back(self._recalled_until, now)) is not None
-        ):
+        if (self._leaving or self._recalled_until is not None) and (rest := self._give_back(now)) is not None:
             up.append(rest)
         slots = self._slots + machine.waits.count
         if slots != self._told:
@@ -125,6 +122,7 @@ class Node:
     def settled(self, ids: Iterable[int]) -> None:
         """These, submitted here, are settled above; whoever waits for one goes on."""
         self.machine.waits.elsewhere.difference_update(ids)
+        self.machine.waits.resume_settled()
 
     def leave(self, now: float) -> None:
         """Finish what runs, give back the rest, take nothing more."""
@@ -212,16 +210,22 @@ class Node:
         self._questions.remove(question)
         return Answered(question.id, question.token, effect.cancelled)
 
-    def _give_back(self, until: float, now: float) -> Returned | None:
-        """What has not started, as soon as all workers have said what they have not, or it is time for an answer."""
-        complete = not self.machine.is_asking()
-        if not complete and (now < until or self._answered):
+    def _give_back(self, now: float) -> Returned | None:
+        """What has not started, as soon as all workers have said what they have not, or it is time for an answer.
+
+        Who leaves gives back whatever is queued again after that, be it because a worker died.
+        """
+        until, complete = self._recalled_until, not self.machine.is_asking()
+        first = until is not None and not self._answered
+        if not complete and (now < until if first and until is not None else not self._leaving):
             return None
-        rest = [(task.face, task.offset, task.count) for task in self.machine.take_back()]
-        first, self._answered = not self._answered, True
+        tasks = self.machine.take_back()
+        rest = [(task.face, task.offset, task.count) for task in tasks]
+        died = [(task.face, task.offset, task.deliveries) for task in tasks if task.deliveries]
+        self._answered = True
         if complete:
             self._recalled_until = None
-        return Returned(rest) if first or rest else None
+        return Returned(rest, died) if first or rest else None
 
     _reactions: ClassVar[dict[type, Callable[..., None]]] = {Run: _run, Recall: _recall, Cancel: _cancel}
 

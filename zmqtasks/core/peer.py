@@ -12,9 +12,9 @@ from zmqtasks.messages import LEASED, Cancel, Task
 class Peer:
     """One worker: its hand, its credit, and what is asked of it."""
 
-    __slots__ = ("asked", "barren", "bytes", "doomed", "due", "ending", "hand", "hand_s", "heard", "id", "is_node",
-                 "items", "lanes", "leaving", "next_ordinal", "overdue", "priority", "questions", "slots", "waiting",
-                 "waits_on", "window_s")  # fmt: skip
+    __slots__ = ("asked", "barren", "bytes", "doomed", "due", "ending", "fresh", "hand", "hand_s", "heard", "id",
+                 "is_node", "items", "lanes", "leaving", "next_ordinal", "overdue", "priority", "questions",
+                 "slots", "waiting", "waits_on", "window_s")  # fmt: skip
 
     def __init__(
         self, id_: int, slots: int, now: float, *, is_node: bool = False, lanes: frozenset[int] | None = None
@@ -33,6 +33,9 @@ class Peer:
         self.bytes = 0  # payload bytes in hand
         self.priority = 0  # the lowest in hand, as far as is known
         self.next_ordinal = 0
+        self.fresh = (
+            0  # what is in hand under a lower ordinal has started: it was asked for, and has not come back
+        )
         self.due: float | None = None  # when the hand is overdue
         self.overdue = False  # it is: no more for it until it makes progress
         self.asked = False  # a recall is on its way
@@ -46,7 +49,8 @@ class Peer:
 
     def open(self) -> bool:
         """Whether it may be given anything."""
-        busy = self.overdue or self.waiting or self.asked
+        late = self.overdue and self.items >= self.slots  # of a node, other slots may be free
+        busy = late or self.waiting or self.asked
         return not (busy or self.ending >= 0 or self.doomed[0] >= 0 or self.leaving)
 
     def accepts(self, lane: int) -> bool:
@@ -83,7 +87,14 @@ class Peer:
         """Whether something that has not started is of a lower priority."""
         if self.priority >= priority:
             return False
-        return any(task.options.priority < priority for task in islice(self.hand.values(), self.slots, None))
+        rest = islice(self.hand.values(), self.slots, None)
+        return any(task.options.priority < priority and task.ordinal >= self.fresh for task in rest)
+
+    def holds_for(self, others: list[Peer]) -> bool:
+        """Whether something that has not started is for one of `others`."""
+        rest = islice(self.hand.values(), self.slots, None)
+        lanes = {task.lane for task in rest if task.ordinal >= self.fresh}
+        return any(other.accepts(lane) for lane in lanes for other in others)
 
     def give(self, tasks: list[Task], cost_s: float) -> None:
         """Lease `tasks`, one function's, last in hand under the next ordinals; `cost_s` is the estimate for an item."""

@@ -59,6 +59,18 @@ class Ready:
         ]
         return [-lane for _, lane in sorted(tops, reverse=True)]
 
+    def order(self) -> list[tuple[int, int]]:
+        """What to deal in turn: (lane, priority down to which). A single lane is dealt in one go."""
+        if len(self._lanes) == 1:
+            return [(lane, 0) for lane in self._lanes] if self.size else []
+        there = [
+            (-priority, lane)
+            for lane, levels in self._lanes.items()
+            for priority, level in enumerate(levels)
+            if level and _cleaned(level)
+        ]
+        return [(lane, -priority) for priority, lane in sorted(there)]
+
     def level(self, lane: int) -> deque[Task] | None:
         """The tasks of the highest priority in `lane` that has any, its first one ready; None if nothing is.
 
@@ -66,9 +78,7 @@ class Ready:
         """
         if self.size:
             for level in reversed(self._lanes[lane]):
-                while level and level[0].state != QUEUED:
-                    level.popleft()
-                if level:
+                if _cleaned(level):
                     return level
         return None
 
@@ -81,6 +91,13 @@ class Ready:
             for task in level
             if task.state == QUEUED
         ]
+
+
+def _cleaned(level: deque[Task]) -> deque[Task]:
+    """`level`, its first one ready."""
+    while level and level[0].state != QUEUED:
+        level.popleft()
+    return level
 
 
 def _levels() -> Levels:

@@ -1,0 +1,44 @@
+"""The command line: `python -m tests.sim`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+
+from . import Sim, Wrong
+from . import __doc__ as about
+
+
+def main() -> int:
+    """Replay a seed, or try many."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=(about or "").splitlines()[0])
+    parser.add_argument("seed", nargs="?", type=int, help="replay this one")
+    parser.add_argument("--seeds", type=int, default=1000, help="how many")
+    parser.add_argument("--start", type=int, default=0, help="the first")
+    parser.add_argument("--all", action="store_true", help="go on after a failure")
+    parser.add_argument("--nodes", action="store_true", help="worlds of two levels")
+    arguments = parser.parse_args()
+    if arguments.seed is not None:
+        Sim(arguments.seed, nodes=arguments.nodes, trace=True).run()
+        return 0
+    began, failures, events = time.perf_counter(), Counter[str](), 0
+    for seed in range(arguments.start, arguments.start + arguments.seeds):
+        sim = Sim(seed, nodes=arguments.nodes)
+        try:
+            sim.run()
+        except Wrong as error:
+            print(f"seed {seed}: {error}")  # noqa: T201 - a program too
+            failures[str(error)[:20]] += 1
+            if not arguments.all:
+                return 1
+        events += sim.events
+    took = time.perf_counter() - began
+    failed, rate = sum(failures.values()), arguments.seeds / took
+    print(f"{arguments.seeds} seeds, {failed} failed, {events} events, {rate:.0f} seeds/s")  # noqa: T201 - a program too
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""The host of the dispatcher that everything is submitted to: embedded over children, or a broker over nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zmqtasks.core.effects import (
+    ACCEPTED,
+    DELIVERED,
+    RETRIED,
+    SETTLED,
+    Answer,
+    End,
+    Look,
+    Record,
+    Settle,
+)
+from zmqtasks.messages import (
+    FAILED,
+    NEW,
+    SCHEDULED,
+    SUCCEEDED,
+    Cancel,
+    Claimed,
+    Joined,
+    Lost,
+    Submit,
+)
+
+from .host import Host
+from .node import NodeHost
+from .truth import Final, Question
+from .worlds import Place, Wrong
+
+if TYPE_CHECKING:
+    from zmqtasks.messages import Task
+
+    from .system import Sim
+
+IDLE_S = 0.1  # how long a peer may idle beside work that another could give back
+
+
+class Top(Host):
+    """Accepts, settles, answers."""
+
+    def __init__(self, sim: Sim) -> None:
+        world = sim.world
+        machine = sim.core.dispatcher(slots=world.slots, queue_max=world.queue_max, silence_s=world.silence_s)
+        super().__init__(sim, machine, machine, world.slots)
+        self.truth = sim.truth
+        self.nodes_lost = 0
+        self._refused_now: set[int] = set()
+        self._to_refuse: set[int] | None = None
+        self._idle_since: float | None = None
+
+    # ---- in
+
+    def receive(self, peer: int, message: Any) -> None:
+        """A message has arrived."""
+        truth = self.truth
+        if isinstance(message, Submit):
+            message.known = {
+                need: truth.final[need].known()
+                for task in message.tasks
+                for need in task.needs
+                if need in truth.final
+            }
+            for task in message.tasks:
+                if task.id not in truth.submitted:
+                    truth.submitted.update(range(task.id, task.id + task.count))
+        elif isinstance(message, Joined) and self.children[peer].lost:
+            return  # the number was given up, and whoever has it is being told
+        elif isinstance(message, Cancel) and message.token is None:
+            truth.dropped.update(range(message.id, message.id + message.count))
+        super().receive(peer, message)
+
+    def submit(self, client: int, tasks: list[Task]) -> None:
+        """A program submits, and sometimes says it again."""
+        self.receive(client, Submit(tasks))
+        if self.sim.rng.random() < 0.1:
+            self.sim.at(self.sim.rng.random() * 0.02, self.receive, client, Submit(tasks))
+
+    def ask(self, client: int, id_: int, *, terminate: bool) -> None:
+        """A program wants a task cancelled."""
+        self.truth.questions.append(Question(id_, terminate))
+        self.receive(client, Cancel(id_, terminate, len(self.truth.questions) - 1))
+
+    def drop(self, client: int, ids: range) -> None:
+        """A program has no use for these any more."""
+        self.truth.drop(ids)
+        self.receive(client, Cancel(ids[0], False, None, len(ids)))
+
+    # ---- nodes
+
+    def join_node(self, place: Place) -> None:
+        """A new node, under a new id."""
+        self.peers += 1
+        self.children[self.peers] = NodeHost(self.sim, self.peers, place)
+        self.receive(self.peers, Joined(place.slots, node=True, lanes=place.lanes))
+
+    def lose_node(self, node: NodeHost, reason: str) -> None:
+        """It is seen that a node is gone, or it only seems so; it comes again under another id."""
+        self.nodes_lost += 1
+        node.is_given_up()
+        self.receive(node.peer, Lost(reason))
+        self._replace(node)
+
+    def part_with(self, node: NodeHost) -> None:
+        """A node has left, as it said it would: no excuse for starting anything again."""
+        if node.lost:
+            return
+        node.lost = True
+        self.receive(node.peer, Lost("it has left"))
+
+    def gave_up(self, child: Any) -> None:
+        """The dispatcher takes it for lost: a node has to join anew."""
+        if not isinstance(child, NodeHost):
+            super().gave_up(child)
+            return
+        silence_s = self.sim.world.silence_s or 0.0
+        spoke = child.alive and max(child.stood_still, child.joined) < self.sim.now - silence_s
+        if not silence_s or (spoke and not self.sim.world.late):
+            raise Wrong(f"node {child.peer} was given up, and had not been silent")
+        self.truth.given_up += 1
+        self.nodes_lost += 1
+        child.is_given_up()
+        self._replace(child)
+
+    def _replace(self, node: NodeHost) -> None:
+        if node.alive:
+            node.hear_that_it_is_given_up()
+        elif not node.replaced:
+            node.replaced = True
+            self.sim.at(0.002, self.join_node, node.place)
+
+    # ---- a turn
+
+    def before(self, arrived: list[tuple[int, Any]], now: float) -> None:
+        """What is to be refused, and when what is new may start."""
+        self._refused_now = set()
+        self._to_refuse = self._too_many(arrived)
+        for _, message in arrived:
+            for task in message.tasks if type(message) is Submit else ():
+                if task.state == NEW:
+                    for id_ in range(task.id, task.id + task.count):
+                        self.truth.eta[id_] = now + task.options.countdown
+                        self.sim.policies.born[id_] = now
+
+    def perform(self, effect: Any) -> None:
+        """What it wants of the journal, of programs and of workers."""
+        truth = self.truth
+        match effect:
+            case Record(kind, tasks, state, _):
+                ids = [id_ for task in tasks for id_ in range(task.id, task.id + task.count)]
+                if kind == SETTLED:
+                    self._refused_now.update(id_ for id_ in ids if id_ not in truth.journal)
+                    truth.refused |= self._refused_now
+                try:
+                    truth.journal.append(effect)
+                except ValueError as error:
+                    raise Wrong(str(error)) from error
+                if kind == ACCEPTED:
+                    truth.unsettled.update(ids)
+                elif kind == DELIVERED and (
+                    bad := [
+                        task.id for task in tasks if not self.sim.policies.delivered(task.id, task.deliveries)
+                    ]
+                    if not self.nodes_lost
+                    else []
+                ):
+                    raise Wrong(f"deliveries of {bad} are not what they were")
+                elif kind == RETRIED:
+                    for id_ in ids:
+                        self.sim.policies.retry(id_)
+            case Settle(state, tasks, payloads):
+                for task, payload in zip(tasks, payloads, strict=True):
+                    listed = state == SUCCEEDED and task.span
+                    if listed and len(payload) != task.count:
+                        raise Wrong(f"span {task.id} has {task.count} items and {len(payload)} values")
+                    for item in range(task.count):
+                        final = Final(state, payload, item if listed else -1, task.deliveries)
+                        truth.settled(task.id + item, final)
+            case Answer(token, cancelled):
+                if token is None:
+                    raise Wrong("nobody asked for that answer")
+                truth.answered(token, cancelled=cancelled)
+            case Look(peer):
+                child = self.children[peer]
+                entry, claim = child.current, Claimed(peer)
+                if entry is not None and entry.spec.options.time_limit:
+                    claim = Claimed(peer, entry.ordinal, entry.offset + child.item, child.began_clock)
+                self.receive(0, claim)
+            case End(peer, ordinal, item) if ordinal >= 0:
+                child = self.children[peer]
+                entry = child.current
+                if entry is not None and (entry.ordinal, entry.offset + child.item) == (ordinal, item):
+                    self.sim.policies.over.add(entry.id + child.item)
+                delay = self.sim.world.control_s * self.sim.more.random()
+                self.sim.at(delay, self.sim.policies.end, child, ordinal, item)
+            case _:
+                super().perform(effect)
+
+    def after(self, arrived: list[tuple[int, Any]], effects: list[Any]) -> None:
+        """Journal, ledger and truth agree, and nobody idles."""
+        machine, truth, world = self.machine, self.truth, self.sim.world
+        if truth.journal.unsettled().keys() != truth.unsettled:
+            raise Wrong("the journal's replay is not what is unsettled")
+        held = {id_ for task in machine.ledger.tasks.values() for id_ in range(task.id, task.id + task.count)}
+        if held != truth.unsettled:
+            raise Wrong(f"unsettled and forgotten, or the other way round: {held ^ truth.unsettled}")
+        if machine.ledger.pending != len(held):
+            raise Wrong("pending does not say what is unsettled")
+        if over := [
+            peer.id for peer in machine.peers.values() if peer.waiting and peer.waits_on in truth.final
+        ]:
+            raise Wrong(f"peers {over} are taken for waiting, and what they wait for is settled")
+        if world.silence_s is not None and truth.unsettled and not world.jumps:
+            for id_ in machine.peers:
+                silent = self.sim.now - self.children[id_].said
+                if silent > 1.5 * world.silence_s + 0.01:
+                    raise Wrong(f"peer {id_} has said nothing for {silent:.3f} s, and is not given up")
+        self.sim.policies.look_at_hands()
+        if self._to_refuse is not None and self._to_refuse != self._refused_now:
+            raise Wrong(f"refused {self._refused_now}, to be refused {self._to_refuse}")
+
+    def look_at_deadline(self, deadline: float | None, now: float) -> None:
+        """What is scheduled is not forgotten."""
+        eta, spec_of = self.truth.eta, self.sim.work.spec_of
+        for task in self.machine.ledger.tasks.values():
+            self.sim.policies.look_at(task, deadline, now)
+            # with needs it is later than this, when they are there
+            if (
+                task.state == SCHEDULED
+                and not spec_of[task.id][0].needs
+                and not (deadline and now < deadline <= eta[task.id])
+            ):
+                raise Wrong(f"task {task.id} is due at {eta[task.id]}, the next deadline is {deadline}")
+
+    def turn(self) -> None:
+        """And nobody idles."""
+        super().turn()
+        if not self.sim.world.nodes:
+            self._idle(progress=False)
+
+    def has_started(self) -> None:
+        """A task has, here."""
+        self._idle(progress=True)
+
+    def _too_many(self, arrived: list[tuple[int, Any]]) -> set[int] | None:
+        """The ids that are too many for the queue; None where other messages make that hard to say."""
+        limit, here = self.sim.world.queue_max, set(self.truth.unsettled)
+        pending, refused = len(here), set[int]()
+        if limit is None or not all(type(message) is Submit for _, message in arrived):
+            return None
+        for _, message in arrived:
+            for task in message.tasks:
+                if task.state != NEW or task.id in here:
+                    continue
+                if pending + task.count > limit:
+                    refused.update(range(task.id, task.id + task.count))
+                    continue
+                known = {need: state for need, (state, _) in message.known.items()}
+                if all(
+                    known.get(need, SUCCEEDED if need in here else FAILED) == SUCCEEDED for need in task.needs
+                ):
+                    pending += task.count
+                    here.update(range(task.id, task.id + task.count))
+        return refused
+
+    def _idle(self, *, progress: bool) -> None:
+        """No peer idles for long beside work that another holds and has not started."""
+        machine, world, now = self.machine, self.sim.world, self.sim.now
+        if (
+            self._idle_since is not None
+            and now - self._idle_since > IDLE_S
+            and not (world.stops or world.late or world.overtaking)
+        ):
+            raise Wrong(f"a peer has been idle beside recallable work for {now - self._idle_since:.3f} s")
+        if progress:
+            self._idle_since = None
+            return
+        live = [child for child in self.children.values() if not child.lost and child.peer in machine.peers]
+        at_work = sum(1 for peer in machine.peers.values() if peer.hand and not peer.waiting)
+        idle = world.slots is None or at_work < world.slots
+        idle = idle and any(child.current is None and not machine.peers[child.peer].hand for child in live)
+        if not idle or not any(child.hand and child.current is not None for child in live):
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+
+    # ---- the end
+
+    def verify(self) -> None:
+        """Nothing is left."""
+        machine = self.machine
+        if self.truth.unsettled:
+            ids = sorted(self.truth.unsettled)
+            states = {id_: getattr(machine.ledger.find(id_), "state", None) for id_ in ids}
+            raise Wrong(f"not settled: {states}")
+        ledger = machine.ledger
+        hands = any(peer.hand or peer.questions for peer in machine.peers.values())
+        if ledger.pending or ledger.ready.size or ledger.addresses or hands:
+            raise Wrong("something is left")
+        for node in self.children.values():
+            if isinstance(node, NodeHost) and node.alive and not node.lost:
+                node.verify()
