@@ -31,7 +31,7 @@ class Cluster:
         self.log = Path(self._folder.name) / "log"
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._folder.cleanup)
-        self._keys = str(Path(self._folder.name) / "keys")
+        self.keys = str(Path(self._folder.name) / "keys")
         try:
             self.pids = [self._start(BROKER, "tcp://127.0.0.1:*", "{}")]
             self.address = until(self._address, READY_S)
@@ -53,7 +53,7 @@ class Cluster:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", _LEASH + code, *arguments],
-                env={**python_environment(), "ZMQTASKS_KEYS": self._keys},
+                env={**python_environment(), "ZMQTASKS_KEYS": self.keys},
                 cwd=self._folder.name,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -79,7 +79,7 @@ class Cluster:
     def client(self, **options: Any) -> Client:
         """A client of this broker, once nothing is left there of the tests before."""
         before = os.environ.get("ZMQTASKS_KEYS")
-        os.environ["ZMQTASKS_KEYS"] = self._keys
+        os.environ["ZMQTASKS_KEYS"] = self.keys
         try:
             return Client(self.address, **options)
         finally:

@@ -143,9 +143,13 @@ def _plain_environment() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _zero_copy() -> None:
     """What pyzmq starts at the first message that is sent without a copy, and never ends, is there before any test."""
-    from zmq.utils.garbage import gc as zero_copies
+    import zmq
 
-    zero_copies.start()
+    with zmq.Context() as context, context.socket(zmq.PAIR) as one, context.socket(zmq.PAIR) as other:
+        one.bind("inproc://one")
+        other.connect("inproc://one")
+        one.send(bytes(1 << 20), copy=False)
+        other.recv(copy=False)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -250,9 +254,9 @@ class RunPython(Protocol):
     """Run this Python as a process of its own; its end, with what it wrote as text."""
 
     def __call__(
-        self, *arguments: str, stdin: str = "", timeout_s: float = 45
+        self, *arguments: str, stdin: str = "", timeout_s: float = 45, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run it to its end; `timeout_s` seconds at most."""
+        """Run it to its end; `timeout_s` seconds at most, with `env` added to the environment."""
 
 
 def python_environment() -> dict[str, str]:
@@ -269,11 +273,13 @@ def python_environment() -> dict[str, str]:
 def run_python(tmp_path: Path) -> RunPython:
     """Return a function that runs this Python in the test's folder, and ends its whole group if it hangs."""
 
-    def run(*arguments: str, stdin: str = "", timeout_s: float = 45) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, stdin: str = "", timeout_s: float = 45, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         with subprocess.Popen(
             [sys.executable, *arguments],
             cwd=tmp_path,
-            env=python_environment(),
+            env={**python_environment(), **(env or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -133,7 +133,7 @@ class Fleet:
     ) -> None:
         try:
             for client in self._clients:
-                client.shutdown(wait=False, cancel_futures=True)
+                client._host.close(wait=True, cancel=True, kill=True)
         finally:
             self._stack.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,3 +49,10 @@ def wait_at(gate: str, value: Any = None) -> Any:
     note(f"{gate}.log", value)
     Path(gate).read_bytes()
     return value
+
+
+def work(seconds: float) -> None:
+    """What a task has to do that takes so long."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass

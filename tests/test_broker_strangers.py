@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 import zmq
 from conftest import until
 from fleet import Fleet
+from gate import work
 
 from zmqtasks import codec, visit, wire
 from zmqtasks.keys import Key, KeyStore, load
@@ -20,13 +22,24 @@ from zmqtasks.nodes.zap import keypair, secure_client
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from zmqtasks import Client
+
 NONSENSE = 3000
 
 
 @pytest.fixture(scope="module")
 def fleet(_module_leaves_nothing: None) -> Iterator[Fleet]:
     with Fleet(nodes=1) as fleet:
+        client = fleet.client()
+        fleet.wait_for(client, 1)
+        until(lambda: len(set(client.map(my_pid, range(50)))) == 2)  # both children are up
+        client.close()
         yield fleet
+
+
+def my_pid(_: int) -> int:
+    work(0.002)
+    return os.getpid()
 
 
 def key_for(fleet: Fleet, role: str) -> Key:
@@ -47,6 +60,21 @@ def peer(fleet: Fleet, key: Key | None) -> Iterator[zmq.Socket[bytes]]:
         yield dealer
 
 
+@contextlib.contextmanager
+def admitted(fleet: Fleet, role: str, about: visit.Enter) -> Iterator[tuple[zmq.Socket[bytes], Any]]:
+    """A peer with a new key, and the answer to what it says first: a broker needs a moment to see that there is one."""
+    key = key_for(fleet, role)
+    with contextlib.ExitStack() as stack:
+
+        def entered() -> zmq.Socket[bytes] | None:
+            dealer = stack.enter_context(peer(fleet, key))
+            say(dealer, about)
+            return dealer if dealer.poll(500) else None
+
+        dealer = until(entered)
+        yield dealer, hear(dealer)
+
+
 def enter(role: str, **about: Any) -> visit.Enter:
     return visit.Enter(role, "test", visit.PROTOCOL, "3.11", **about)
 
@@ -60,8 +88,13 @@ def hear(dealer: zmq.Socket[bytes]) -> Any:
     return wire.Arrived(head, frames, [], {}).head
 
 
-def test_strangers_reach_nothing_and_slow_nobody(fleet: Fleet) -> None:
-    client = fleet.client()
+@pytest.fixture
+def good(fleet: Fleet, _leaves_nothing: None) -> Iterator[Client]:
+    with fleet.client() as client:
+        yield client
+
+
+def test_strangers_reach_nothing_and_slow_nobody(fleet: Fleet, good: Client) -> None:
     host, _, port = fleet.address.removeprefix("tcp://").rpartition(":")
     rng = random.Random(5)
     with contextlib.ExitStack() as stack:
@@ -73,19 +106,19 @@ def test_strangers_reach_nothing_and_slow_nobody(fleet: Fleet) -> None:
                 stranger.sendall(rng.randbytes(1000))
         plain = stack.enter_context(peer(fleet, None))
         say(plain, enter("client"))
-        assert [client.submit(abs, -number).result(20) for number in range(100)] == list(range(100))
+        assert [good.submit(abs, -number).result(20) for number in range(100)] == list(range(100))
         assert plain.poll(0) == 0  # nobody has heard it
-        assert client.inspect.status()["clients"] == 1
+        assert good.inspect.status()["clients"] == 1
 
 
-def test_a_key_of_another_broker_reaches_nothing(fleet: Fleet, tmp_path_factory: Any) -> None:
+def test_a_key_of_another_broker_reaches_nothing(fleet: Fleet, good: Client, tmp_path_factory: Any) -> None:
     other = KeyStore(tmp_path_factory.mktemp("other"))
     other.init(keypair)
     mine = KeyStore(fleet.keys).server()[0]
     for key in (other.own("client"), Key("x", "client", *_pair(), mine)):
         with peer(fleet, key) as dealer:
             say(dealer, enter("client"))
-            assert fleet.client().submit(abs, -1).result(20) == 1
+            assert good.submit(abs, -1).result(20) == 1
             assert dealer.poll(0) == 0
 
 
@@ -106,9 +139,7 @@ def _pair() -> tuple[str, str]:
     ],
 )
 def test_a_key_admits_to_its_role_alone(fleet: Fleet, role: str, enters_as: str, *, welcome: bool) -> None:
-    with peer(fleet, key_for(fleet, role)) as dealer:
-        until(lambda: (say(dealer, enter(enters_as, session="s", slots=0)), dealer.poll(200))[1])
-        heard = hear(dealer)
+    with admitted(fleet, role, enter(enters_as, session="s", slots=1)) as (_, heard):
         assert isinstance(heard, visit.Welcome if welcome else visit.Refused)
         if not welcome:
             assert role in heard.reason
@@ -124,23 +155,17 @@ def test_a_key_admits_to_its_role_alone(fleet: Fleet, role: str, enters_as: str,
     ids=["submit", "cancel"],
 )
 def test_an_observer_only_looks(fleet: Fleet, head: Any) -> None:
-    with peer(fleet, key_for(fleet, "observer")) as dealer:
-        until(lambda: (say(dealer, enter("client", session="o")), dealer.poll(200))[1])
-        assert isinstance(hear(dealer), visit.Welcome)
+    with admitted(fleet, "observer", enter("client", session="o")) as (dealer, welcome):
+        assert isinstance(welcome, visit.Welcome)
         say(dealer, visit.Inquiry(7, "status", {}))
-        answer = hear(dealer)
-        while not isinstance(answer, visit.Report):  # a welcome for each time that it has entered
-            answer = hear(dealer)
-        assert answer.answer["journal"] == "memory"
+        assert hear(dealer).answer["journal"] == "memory"
         say(dealer, head)
         assert isinstance(hear(dealer), visit.Refused)
 
 
 def test_another_protocol_is_refused(fleet: Fleet) -> None:
-    with peer(fleet, key_for(fleet, "client")) as dealer:
-        about = visit.Enter("client", "test", visit.PROTOCOL + 1, "3.11", session="p")
-        until(lambda: (say(dealer, about), dealer.poll(200))[1])
-        heard = hear(dealer)
+    about = visit.Enter("client", "test", visit.PROTOCOL + 1, "3.11", session="p")
+    with admitted(fleet, "client", about) as (_, heard):
         assert isinstance(heard, visit.Refused)
         assert f"protocol {visit.PROTOCOL + 1}" in heard.reason
 
@@ -169,10 +194,9 @@ def messages() -> list[bytes]:
 
 
 @pytest.mark.parametrize("role", ["client", "worker"])
-def test_nonsense_of_someone_with_a_key_harms_nobody(fleet: Fleet, role: str) -> None:
+def test_nonsense_of_someone_with_a_key_harms_nobody(fleet: Fleet, good: Client, role: str) -> None:
     rng = random.Random(role)
-    client = fleet.client()
-    with peer(fleet, key_for(fleet, role)) as dealer:
+    with admitted(fleet, role, enter(role, session="n", slots=1)) as (dealer, _):
         heads = messages()
         for number in range(NONSENSE):
             if number % 20 == 0:
@@ -183,4 +207,4 @@ def test_nonsense_of_someone_with_a_key_harms_nobody(fleet: Fleet, role: str) ->
             frames = [bytes(head[: rng.choice((len(head), len(head), rng.randrange(len(head) + 1)))])]
             frames += [rng.randbytes(rng.randrange(50)) for _ in range(rng.choice((0, 0, 0, 1, 3)))]
             dealer.send_multipart(frames)
-    assert [client.submit(abs, -number).result(20) for number in range(20)] == list(range(20))
+    assert [good.submit(abs, -number).result(20) for number in range(20)] == list(range(20))

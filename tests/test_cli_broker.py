@@ -145,6 +145,19 @@ def test_an_address_that_another_program_has(world: World) -> None:
     assert re.fullmatch(rf"zmqtasks: {address} is in use by process \d+: .*\n", err)
 
 
+def test_a_socket_file_that_another_broker_has(world: World) -> None:
+    broker, address = world.broker(bind=f"ipc://{world.folder}/s")
+    assert broker.says(r"INFO worker: (.*)")[1] == f"zmqtasks worker {address}"
+    code, _, err = world.ended("broker", "--bind", address)
+    assert code == 4
+    assert err.startswith(f"zmqtasks: {address} is in use by process {broker.pid}: ")
+    world.worker(address)
+    assert world.ended("submit", "jobs:add", "1", "--wait", "--broker", address)[:2] == (0, "2\n")
+    broker.signal(signal.SIGKILL)
+    broker.wait()
+    world.broker(bind=address)  # what a killed one leaves is in nobody's way
+
+
 def test_an_address_of_another_machine(world: World) -> None:
     assert world.ended("keys", "init")[0] == 0
     code, _, err = world.ended("broker", "--bind", "tcp://192.0.2.1:5555")

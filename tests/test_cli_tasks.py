@@ -138,6 +138,7 @@ def test_options_of_a_task(capsys: Captured) -> None:
     shown = said(capsys, "explain", task)
     assert "Why:       waiting for a worker that takes the queue 'nobody'\n" in shown
     assert "Tags:      a=1, b=2=3\n" in shown
+    assert "Tries" not in shown
     assert said(capsys, "cancel", task) == f"Cancelled {task}.\n"
 
 
@@ -247,7 +248,7 @@ def _listed(world: World, state: str) -> str:
 def test_the_list(capsys: Captured) -> None:
     tasks = [said(capsys, "submit", "jobs:add", "1", "--queue", "nobody").strip() for _ in range(3)]
     header, *lines = said(capsys, "list", "--state", "QUEUED").splitlines()
-    assert header.split() == ["ID", "NAME", "STATE", "QUEUE", "WORKER", "ATTEMPT", "ITEMS"]
+    assert header.split() == ["ID", "NAME", "STATE", "QUEUE", "WORKER", "TRIES", "ITEMS"]
     assert [line.split()[:4] for line in lines] == [[task, "add", "QUEUED", "nobody"] for task in tasks]
     assert main(["list", "--state", "QUEUED", "--limit", "2"]) == 0
     written = capsys.readouterr()
@@ -275,6 +276,7 @@ def test_the_status(capsys: Captured) -> None:
 def test_what_is_seen_on_a_terminal(capsys: Captured) -> None:
     task = said(capsys, "submit", "jobs:add", "1", "--name", "a long name " * 9, "--wait", "--json")
     assert task
+    assert "a long name" in said(capsys, "explain", json.loads(task)["id"])
     for arguments in (["status"], ["list"], ["explain", json.loads(task)["id"]]):
         code, written = on_a_terminal("-m", "zmqtasks", *arguments)
         assert code == 0, written

@@ -122,6 +122,8 @@ def test_what_it_is_told(world: World) -> None:
 def test_it_takes_only_its_queues(world: World) -> None:
     _, address = world.broker()
     world.worker(address, "-c", "1", "-Q", "gpu*", "-X", "gpu9")
+    task = submitted(world, address, "jobs:add", "1")  # no other queue is known yet
+    assert explained(world, address, task)["why"] == "waiting for a worker that takes the queue 'default'"
     assert (
         world.ended("submit", "jobs:add", "1", "--queue", "gpu1", "--wait", "--broker", address)[1] == "2\n"
     )
@@ -143,6 +145,16 @@ def test_tasks_find_the_modules_where_it_was_started(world: World) -> None:
     world.worker(address, "-c", "1")
     (world.folder / "uses.py").write_text("def uses():\n    import jobs\n    return jobs.add(2)\n")
     assert world.ended("submit", "uses:uses", "--wait", "--broker", address)[1] == "3\n"
+
+
+def test_a_function_of_a_module_that_is_not_there_travels(world: World) -> None:
+    _, address = world.broker()
+    world.worker(address, "-c", "1")
+    (world.folder / "deep").mkdir()
+    (world.folder / "deep" / "mine.py").write_text(
+        "def twice(x):\n    return half(x) * 4\n\ndef half(x):\n    return x / 2\n"
+    )
+    assert world.ended("submit", "deep/mine.py:twice", "4", "--wait", "--broker", address)[:2] == (0, "8.0\n")
 
 
 def test_what_tasks_print_is_here(world: World) -> None:
@@ -285,6 +297,14 @@ def test_a_key_that_the_broker_does_not_know(world: World) -> None:
     code, _, err = world.ended("worker", address, "--key", str(strange), "--burst")
     assert (code, err) == (4, f"zmqtasks: {complaint}\n")
     world.start("worker", address, "--key", str(strange)).says(re.escape(f"INFO {complaint}: trying on"))
+
+
+def test_a_key_that_is_revoked(world: World) -> None:
+    _, address = world.broker()
+    worker = world.worker(address, "-c", "1")
+    assert world.ended("keys", "revoke", "worker")[0] == 0
+    assert worker.wait() == 4
+    assert re.search(rf"^zmqtasks: {address}: .*key.*\n\Z", worker.err, re.MULTILINE)
 
 
 def test_a_key_of_another_role(world: World) -> None:

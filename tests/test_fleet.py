@@ -11,18 +11,19 @@ import psutil
 import pytest
 from conftest import has_ended, until
 from fleet import Fleet
+from gate import note, work
 from proxy import Proxy
 
 TASKS = 3000
 
 
 def slow_square(number: int) -> int:
-    time.sleep(0.001)
+    work(0.001)
     return number * number
 
 
 def my_pid(_: int = 0) -> int:
-    time.sleep(0.002)
+    work(0.002)
     return os.getpid()
 
 
@@ -144,7 +145,7 @@ def test_a_client_that_is_killed_leaves_its_results(run_python: object) -> None:
                 "import os, signal, sys, time\n"
                 "from zmqtasks import Client\n"
                 "client = Client(sys.argv[1])\n"
-                "future = client.submit(lambda: time.sleep(0.2) or 'kept')\n"
+                "future = client.submit(lambda: sum(range(3_000_000)) and 'kept')\n"
                 "client.flush()\n"
                 "print(future.id, flush=True)\n"
                 "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -170,3 +171,18 @@ def test_a_cancel_reaches_the_child(terminate: bool) -> None:
         else:
             assert behind.cancel()
             assert long.cancel(terminate=True)
+
+
+def test_a_poison_task_does_not_start_anew_on_each_node(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def mark_and_die() -> None:
+        note(log, os.getpid())
+        os._exit(3)
+
+    with Fleet(nodes=2, slots=1) as fleet:
+        client = fleet.client()
+        fleet.wait_for(client, 2)
+        poison = client.options(max_deliveries=3).submit(mark_and_die)
+        assert type(poison.exception(30)).__name__ == "WorkerLost"
+        assert len(log.read_text().splitlines()) == 3

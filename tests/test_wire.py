@@ -17,19 +17,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmqtasks import codec, wire
+from zmqtasks import codec, visit, wire
 from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, hold
 from zmqtasks.messages import (
+    CANCELLED,
     FAILED,
     SUCCEEDED,
     UPSTREAM_FAILED,
+    Beat,
     Deep,
     Done,
+    Ended,
+    Ends,
+    Leaving,
     Part,
     Recall,
     Resumed,
     Returned,
     Run,
+    Slots,
     Task,
     Unwanted,
     Value,
@@ -105,7 +111,7 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         "unwanted": (codec.simple(Unwanted(9)), "92a8756e77616e74656409"),
         "returned": (
             wire_message(wire.Rest([(3, 0, 1), (4, 5, 2)])),
-            "92a872657475726e6564929303000193040502",
+            "93a872657475726e656492930300019304050290",
         ),
         "run of one function": (
             codec.run(Run(1, [task(10), task(11)]), set(), [(7, "f", b"code")]),
@@ -122,7 +128,7 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
             "97a4646f6e650392c40161c4016291019195040002c2c4017691930702cb3fe000000000000090",
         ),
         "settled": (
-            codec.settled([(task(5), SUCCEEDED, b"v")]),
+            codec.settled([task(5, b"v", state=SUCCEEDED)]),
             "94a7736574746c656491920591c401769090",
         ),
         "asked": (
@@ -139,6 +145,37 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
             "96a870726f677265737305cb3ff0000000000000c0a16d80",
         ),
         "forget": (wire_message(wire.Forget([b"d"])), "92a6666f7267657491c40164"),
+        "ends": (
+            codec.simple(Ends([Ended(3, 1, 2, CANCELLED, "why")])),
+            "92a4656e6473919503010208a3776879",
+        ),
+        "slots": (codec.simple(Slots(5)), "92a5736c6f747305"),
+        "beat": (codec.simple(Beat()), "92a67369676e616ca462656174"),
+        "leaving": (codec.simple(Leaving()), "92a67369676e616ca76c656176696e67"),
+        "fetched": (
+            wire_message(wire.Fetched(7, SUCCEEDED, 1, b"v", -1, [])),
+            "97a766657463686564070601c40176ff90",
+        ),
+        "enter": (
+            wire_message(visit.Enter("client", "n", 1, "3.12", "session", 2, pid=9, host="h")),
+            "9da5656e746572a6636c69656e74a16e01a4332e3132a773657373696f6e02c3009090a16809",
+        ),
+        "welcome": (
+            wire_message(visit.Welcome("cluster", 7, -1, 4, 0.5)),
+            "96a777656c636f6d65a7636c757374657207ff04cb3fe0000000000000",
+        ),
+        "refused": (wire_message(visit.Refused("why")), "93a772656675736564a3776879c3"),
+        "taken": (wire_message(visit.Taken(3)), "92a574616b656e03"),
+        "got": (wire_message(visit.Got(3)), "92a3676f7403"),
+        "fetch": (wire_message(visit.Fetch(7, 9, wait=True)), "94a566657463680709c3"),
+        "inquiry": (
+            wire_message(visit.Inquiry(7, "explain", {"id": 9})),
+            "94a7696e717569727907a76578706c61696e81a2696409",
+        ),
+        "report": (
+            wire_message(visit.Report(7, {"state": "QUEUED"})),
+            "94a67265706f72740781a57374617465a6515545554544a0",
+        ),
     }
 
 
@@ -217,7 +254,7 @@ def test_words_arrive_as_they_were_sent(ends: tuple[Link, Link], words: Any) -> 
 
 def test_failures_upstream_nest(ends: tuple[Link, Link]) -> None:
     outcome = (3, UPSTREAM_FAILED, (2, UPSTREAM_FAILED, (1, FAILED, b"error" * LARGE)))
-    (message,) = arrive(ends, codec.settled([(task(4), UPSTREAM_FAILED, outcome)]))
+    (message,) = arrive(ends, codec.settled([task(4, outcome, state=UPSTREAM_FAILED)]))
     ((id_, count, state, attempt, value),) = message.head.outcomes
     assert (id_, count, state, attempt) == (4, 1, UPSTREAM_FAILED, 1)
     first = message.outcome(state, value)

@@ -101,12 +101,12 @@ def single(task: Task, out: Message) -> Single:
     count = task.count if task.span else 0
     options = None if task.options is DEFAULT_OPTIONS else task.options
     payload, offset, course = out.payload(task.payload), task.offset, task.course
-    if course is None:
-        return Single(task.fn, task.id, payload, count, offset, task.attempt, inputs, options)
-    attempt = 1 + course.retries + task.deliveries  # what was handed out and has not started is none
-    if not course.log:
+    # Where policies count attempts, what was handed out and has not started is none.
+    attempt = task.attempt if course is None else 1 + course.retries + task.deliveries
+    log = list(course.log) if course is not None else []
+    if not log and not (task.deliveries and out.afar):
         return Single(task.fn, task.id, payload, count, offset, attempt, inputs, options)
-    return Again(task.fn, task.id, payload, count, offset, attempt, inputs, options, list(course.log))
+    return Again(task.fn, task.id, payload, count, offset, attempt, inputs, options, log, task.deliveries)
 
 
 def tasks(message: Arrived) -> Iterator[tuple[int, int, int, Any, Single | None]]:
@@ -187,6 +187,11 @@ def run_tasks(message: Arrived) -> Run:
 
 def task(message: Arrived, entry: Single) -> Task:
     """The task that an entry stands for; its attempts are counted anew where it goes next."""
+    course, deliveries = None, 0
+    if isinstance(entry, Again):
+        deliveries = entry.deliveries
+        if entry.log:
+            course = Course(inf, entry.attempt - 1 - deliveries, tuple(entry.log))
     return Task(
         id=entry.id,
         fn=entry.fn,
@@ -197,7 +202,8 @@ def task(message: Arrived, entry: Single) -> Task:
         span=entry.count > 0,
         inputs=tuple([Value(message.payload(payload), index) for payload, index in entry.inputs]),
         attempt=max(0, entry.attempt - 1),
-        course=Course(inf, entry.attempt - 1, tuple(entry.log)) if isinstance(entry, Again) else None,
+        deliveries=deliveries,
+        course=course,
     )
 
 

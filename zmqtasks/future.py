@@ -303,7 +303,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 return SUCCEEDED, Value(payloads.dump_result(outcome.value))
             outcome = made_of
         if self._code != SUCCEEDED:
-            return CANCELLED if is_refusal(outcome) else self._code, outcome
+            return (CANCELLED, str(outcome)) if is_refusal(outcome) else (self._code, outcome)
         if isinstance(outcome, Item):
             return SUCCEEDED, Value(outcome.piece.outcome, outcome.index)
         return SUCCEEDED, Value(outcome)

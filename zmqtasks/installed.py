@@ -33,4 +33,4 @@ def is_installed(name: str) -> bool:
         return getattr(module, "__spec__", None) is not None
     if not file.endswith((".py", ".pyc")):
         return True  # what is compiled does not travel by value
-    return os.path.realpath(file).startswith(_folders())
+    return os.path.realpath(str(file)).startswith(_folders())

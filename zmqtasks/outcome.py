@@ -17,9 +17,25 @@ from zmqtasks.errors import (
     WorkerLost,
     ZmqTasksError,
 )
-from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FACE, FAILED, FULL, LATE, UPSTREAM_FAILED, Loss, Task
+from zmqtasks.messages import (
+    CANCELLED,
+    DEAD,
+    EXPIRED,
+    FACE,
+    FAILED,
+    FULL,
+    GONE,
+    LATE,
+    UPSTREAM_FAILED,
+    Loss,
+    Task,
+)
 
-REFUSED: dict[str, type[ZmqTasksError]] = {FULL: QueueFull, LATE: ResultExpired}
+REFUSED: dict[str, type[ZmqTasksError]] = {
+    FULL: QueueFull,
+    LATE: ResultExpired,
+    str(GONE): BrokerLost,
+}
 """Reasons of tasks that the dispatcher has ended though nobody cancelled them: to their futures they failed."""
 
 

@@ -55,9 +55,10 @@ class Single(msgspec.Struct, array_like=True, tag=2):
 
 
 class Again(Single, array_like=True, tag=3):
-    """A task that has failed before; `log` says how."""
+    """A task that has failed before, `log` says how, or was running `deliveries` times when its worker was lost."""
 
     log: list[str]
+    deliveries: int
 
 
 class Blob(msgspec.Struct, array_like=True):

@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import socket
+import struct
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -92,6 +93,9 @@ def broker(
 
     log_to_stderr(log_level)
     store = KeyStore()
+    for address in bind or ():
+        if owner := _owner(address):
+            raise CommandError(f"{address} is in use by {_named(owner)}", Exit.NO_CONNECTION)
     try:
         served = Broker(
             bind or [BROKER], store, queue_max=queue_max, result_bytes_max=result_max, result_ttl_s=result_ttl
@@ -177,8 +181,27 @@ def _who_listens(address: str) -> str:
             if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
                 continue
             if connection.laddr.port == port:
-                process = psutil.Process(connection.pid)
-                command = " ".join(process.cmdline()) or process.name()
-                shown = command if len(command) <= _COMMAND_MAX else f"{command[: _COMMAND_MAX - 3]}..."
-                return f"process {connection.pid}: {shown}"
+                return _named(connection.pid)
     return "another process"
+
+
+def _named(pid: int) -> str:
+    """A process by its number and what it was started with."""
+    import psutil
+
+    process = psutil.Process(pid)
+    command = " ".join(process.cmdline()) or process.name()
+    shown = command if len(command) <= _COMMAND_MAX else f"{command[: _COMMAND_MAX - 3]}..."
+    return f"process {pid}: {shown}"
+
+
+def _owner(address: str) -> int:
+    """The process that listens at an ipc address, 0 for none: to bind there would take it away unnoticed."""
+    if not address.startswith("ipc://") or not hasattr(socket, "SO_PEERCRED"):
+        return 0
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(address.removeprefix("ipc://"))
+        except OSError:
+            return 0
+        return int(struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])

@@ -9,6 +9,8 @@ holds a `pyproject.toml` or `.git`), and beneath it `[tool.zmqtasks]` in that `p
     [worker]                            # for one command, by the long names of its options
     concurrency = 4
 
+The address `broker` and the table `[broker]` of `zmqtasks broker` have one name: a file has one of the two.
+
 A value in a file means what the same text means on the command line; a flag is true or false, and an option that may
 be repeated a list. `--debug` and what else comes before the command is for one call: it is in no file.
 """

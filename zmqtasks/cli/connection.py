@@ -115,4 +115,4 @@ def connected(address: str, key_file: Path | None, verb: str) -> Iterator[Connec
     try:
         yield Connection(host, Submitter(host, Calls(host)), Inspect(host))
     finally:
-        host.close(wait=False, cancel=False)
+        host.depart()

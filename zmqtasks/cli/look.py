@@ -17,7 +17,7 @@ _TASKS = (
     Column("STATE", "state"),
     Column("QUEUE", "queue"),
     Column("WORKER", "worker", cut=True),
-    Column("ATTEMPT", "attempt", right=True),
+    Column("TRIES", "attempt", right=True),
     Column("ITEMS", "count", right=True),
 )
 _WORKERS = (
@@ -49,7 +49,7 @@ _TASK = (
     Column("Python", "python"),
     Column("Tags", "tags", lambda tags: ", ".join(f"{name}={value}" for name, value in tags.items())),
     Column("Worker", "worker"),
-    Column("Attempt", "attempt"),
+    Column("Tries", "attempt"),
     Column("Items", "count"),
 )
 
@@ -149,6 +149,7 @@ def explain(
 
     with connected(broker, key, "inspect") as connection:
         found = connection.inspect.explain(task_id)
+    shown = [column for column in _TASK if found.get(column.key) not in (None, "", {}, 0)]
     record(
-        found, [column for column in _TASK if found.get(column.key) not in (None, "", {})], as_json=as_json
+        found, [column for column in shown if column.key != "count" or found["count"] > 1], as_json=as_json
     )

@@ -128,7 +128,7 @@ def _table(columns: Sequence[Column], found: Sequence[Mapping[str, Any]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, border_style="dim", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, border_style="dim", pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(
             column.title,

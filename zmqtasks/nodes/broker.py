@@ -263,5 +263,5 @@ def _bound(socket: zmq.Socket[bytes], address: str) -> str:
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
-        raise OSError(error.errno, zmq.strerror(error.errno), address) from None
+        raise OSError(error.errno, zmq.strerror(error.errno or 0), address) from None
     return bytes(socket.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")

@@ -142,7 +142,7 @@ class Guests:
             _log.info("worker %s is gone: %s", visitor.name, reason)
 
     def expire(self, now: float) -> list[int]:
-        """Sessions of clients that have left, or are gone for long and have nothing pending, are forgotten: their numbers."""
+        """Forget sessions of clients that have left, or are away for long with nothing pending: their numbers."""
         numbers = []
         for session in [session for session in self.sessions.values() if session.is_over(now)]:
             if not session.has_left and self._is_busy(session):
@@ -186,6 +186,8 @@ def _objection(about: visit.Enter, user: User | None) -> str | None:
         return (
             f"it speaks protocol {about.protocol}, the broker {visit.PROTOCOL}: versions of zmqtasks differ"
         )
+    if about.role == "worker" and not 1 <= about.slots <= SESSIONS_MAX:
+        return f"a worker runs 1 to {SESSIONS_MAX} tasks at a time, not {about.slots}"
     if user is None or user.role == about.role or (user.role, about.role) == ("observer", "client"):
         return None
     return f"the key {user.name} is for a {user.role}, not for a {about.role}"

@@ -79,14 +79,7 @@ class Inspection:
                 found.append(self._task(task))
         for result in self._results:
             if len(found) < limit and (state is None or FACE[result.state] == state):
-                found.append(
-                    {
-                        "id": result.id,
-                        "count": result.count,
-                        "state": FACE[result.state].value,
-                        "attempt": result.attempt,
-                    }
-                )
+                found.append(self._task(result))
         return found
 
     def _task(self, task: Task) -> dict[str, Any]:
@@ -118,15 +111,17 @@ class Inspection:
     def _explain(self, id_: int) -> dict[str, Any]:
         task = self._dispatcher.ledger.find(id_)
         if task is None:
-            state, attempt = self._state(id_)
-            return {"id": id_, "state": FACE[state].value, "attempt": attempt, "why": "it is done"}
+            task = self._results.find(id_)
+            if task is None:
+                raise LookupError("no such task, or its outcome is no longer kept")
+            return {**self._task(task), "id": id_, "why": "it has ended, and its outcome is kept"}
         return {**self._task(task), "id": id_, "why": self._why(task)}
 
     def _why(self, task: Task) -> str:
         """Why it is where it is."""
         if task.state == WAITING:
             missing = [need for need in task.needs if self._dispatcher.ledger.find(need) is not None]
-            return f"it waits for {len(missing)} other tasks"
+            return f"it waits for {len(missing)} other task{'' if len(missing) == 1 else 's'}"
         if task.state == SCHEDULED:
             return "its time has not come"
         if task.state == LEASED:
@@ -149,4 +144,9 @@ class Inspection:
             and other.options.priority >= task.options.priority
             and other.id < task.id
         )
-        return f"all {len(takers)} workers that take it are busy; about {before} tasks are before it"
+        busy = (
+            "the worker that takes it is"
+            if len(takers) == 1
+            else f"all {len(takers)} workers that take it are"
+        )
+        return f"{busy} busy; about {before} task{' is' if before == 1 else 's are'} before it"

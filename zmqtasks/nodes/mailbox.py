@@ -76,7 +76,11 @@ class Mailbox:
             if self._routes:
                 send(to, _NOBLOCK_MORE)
             for index, frame in enumerate(frames):
-                send(frame, _NOBLOCK_MORE if index < last else _NOBLOCK, copy=index == 0 or memoryview(frame).nbytes < _COPY_BYTES_MAX)
+                send(
+                    frame,
+                    _NOBLOCK_MORE if index < last else _NOBLOCK,
+                    copy=index == 0 or memoryview(frame).nbytes < _COPY_BYTES_MAX,
+                )
         except zmq.ZMQError:  # EAGAIN, or EHOSTUNREACH, both at the first frame
             return False
         return True

@@ -9,7 +9,6 @@ from typing import Any
 
 from zmqtasks.errors import ZmqTasksError
 
-
 _tokens = count(1)
 
 

@@ -23,7 +23,6 @@ from zmqtasks.errors import (
     ConnectionTimeout,
     ForkedClient,
     UnknownTask,
-    ZmqTasksError,
 )
 from zmqtasks.functions import Functions
 from zmqtasks.keys import Key, load
@@ -35,6 +34,9 @@ from zmqtasks.nodes.questions import Question
 from zmqtasks.nodes.zap import keypair
 from zmqtasks.visit import PROTOCOL, Enter, Fetch, Inquiry
 
+PYTHON = (
+    f"{sys.version_info.major}.{sys.version_info.minor}"  # only workers of the same can run its functions
+)
 ASK_S = 10.0  # what a question to a broker may take
 CLOSE_S = 1.0  # what handing over may take where nobody waits for outcomes
 
@@ -71,9 +73,8 @@ class RemoteCluster:
         _clusters.add(self)
 
     def _open(self) -> Line:
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
         about = Enter(
-            "client", self._name, PROTOCOL, version, secrets.token_hex(16), 0, self._patient,
+            "client", self._name, PROTOCOL, PYTHON, secrets.token_hex(16), 0, self._patient,
             host=platform.node(), pid=os.getpid(),
         )  # fmt: skip
         line = Line(
@@ -88,11 +89,10 @@ class RemoteCluster:
         try:
             line.welcomed.wait(self._connect_s)
         finally:
-            if not line.is_in and not line.cluster_id:
-                error = line.error
+            if not line.cluster_id:
                 line.stop(0.0)
         if not line.cluster_id:
-            raise error or ConnectionTimeout(
+            raise line.error or ConnectionTimeout(
                 f"no broker answers at {self.address} within {self._connect_s:g} s"
             )
         self._line = line
@@ -260,7 +260,7 @@ class RemoteCluster:
             self._line.stop(CLOSE_S)
 
     def leave(self) -> None:
-        """This is a forked process now: of the line that its parent has, nothing is its own."""
+        """A forked process begins: of the line that its parent has, nothing is its own."""
         if self._line is not None:
             self._inherited.append(self._line)
             self._forked_from.add(self._line.session)
