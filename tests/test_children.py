@@ -18,7 +18,7 @@ from time import monotonic
 import msgspec
 import psutil
 import pytest
-from conftest import RunPython, python_environment, until
+from conftest import Belongings, RunPython, kept, python_environment, until
 from gate import Gate, note, wait_at
 
 from zmqtasks import Client, State, WorkerLost, current, wire
@@ -33,6 +33,13 @@ GONE_S = 5.0
 def gate(tmp_path: Path) -> Iterator[Gate]:
     with Gate(tmp_path) as gate:
         yield gate
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """A client with two children of its own: this is about children, with a broker see test_fleet.py."""
+    with Client(workers=2) as client:
+        yield client
 
 
 @pytest.fixture
@@ -217,7 +224,7 @@ def test_numeric_libraries_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> No
 def test_ctrl_c_in_the_terminal_is_not_for_children(lone: Client, gate: Gate) -> None:
     future = lone.submit(wait_at, gate.path, 1)
     until(gate.arrived)
-    child = next(iter(psutil.Process().children()))
+    child = next(child for child in psutil.Process().children() if child.pid not in kept)
     assert os.getpgid(child.pid) != os.getpgid(0)
     gate.open()
     assert future.result() == 1
@@ -488,7 +495,7 @@ def test_closing_leaves_no_descriptor_and_no_thread() -> None:
                 client.options(max_deliveries=1).submit(os._exit, 1).result()
         del value
         until(lambda: held()[1] == before[1])
-        assert psutil.Process().children() == []
+        assert not Belongings.now().children
     del client
     gc.collect()
     assert held() == before
@@ -499,7 +506,7 @@ def test_deleting_the_client_ends_its_children() -> None:
 
     client = Client(workers=2)
     assert client.submit(abs, -1).result() == 1
-    children = psutil.Process().children(recursive=True)
+    children = Belongings.now().children
     assert len(children) >= 2
     del client
     gc.collect()

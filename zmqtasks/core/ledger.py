@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from zmqtasks.core.effects import SETTLED, Record, Settle
@@ -27,7 +27,7 @@ from zmqtasks.messages import (
     Task,
     Value,
 )
-from zmqtasks.options import DEFAULT_OPTIONS
+from zmqtasks.options import DEFAULT_OPTIONS, Options
 
 TRANSITIONS: tuple[frozenset[int], ...] = (
     frozenset({WAITING, SCHEDULED, QUEUED, CANCELLED}),  # NEW
@@ -95,17 +95,24 @@ class Ledger:
 
     def add_plain(self, tasks: list[Task]) -> int:
         """The hot path: take in new single tasks to be run at once, up to the first of another kind; how many."""
-        known, push = self.tasks, self.ready.push
+        known, level = self.tasks, self.ready.level_of
+        options: Options | None = None
+        lane = -1
+        append: Callable[[Task], None] = tasks.append  # of the level that the task before was put on
         count = 0
         for task in tasks:
             if task.needs or task.span or task.state != NEW or task.id in known:
                 break
-            if task.options is not DEFAULT_OPTIONS and task.options.timed:
-                break
+            if task.options is not options or task.lane != lane:
+                options, lane = task.options, task.lane
+                if options is not DEFAULT_OPTIONS and options.timed:
+                    break
+                append = level(task).append
             task.state = QUEUED
             known[task.id] = task
-            push(task)
+            append(task)
             count += 1
+        self.ready.size += count
         self.submitted += count
         self.counts[QUEUED] += count
         return count

@@ -23,23 +23,24 @@ class Ready:
 
     def push(self, task: Task) -> None:
         """Last of its priority."""
-        self._of(task)[task.options.priority].append(task)
+        self.level_of(task).append(task)
         self.size += task.count
 
     def push_front(self, task: Task) -> None:
         """First of its priority: it has been out already."""
-        self._of(task)[task.options.priority].appendleft(task)
+        self.level_of(task).appendleft(task)
         self.size += task.count
 
-    def _of(self, task: Task) -> Levels:
+    def level_of(self, task: Task) -> deque[Task]:
+        """Where `task` belongs; whoever puts it there counts it in `size`."""
         levels = self._lanes.get(task.lane)
         if levels is None:
             levels = self._lanes[task.lane] = _levels()
-        return levels
+        return levels[task.options.priority]
 
     def insert(self, before: Task, tasks: list[Task]) -> None:
         """`tasks`, cut off the front of `before`, take their place; the size stays."""
-        level = self._of(before)[before.options.priority]
+        level = self.level_of(before)
         at = level.index(before)
         for task in reversed(tasks):
             level.insert(at, task)
