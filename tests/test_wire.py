@@ -129,7 +129,7 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         ),
         "settled": (
             codec.settled([task(5, b"v", state=SUCCEEDED)]),
-            "94a7736574746c656491920591c401769090",
+            "95a7736574746c656491920591c401769090ff",
         ),
         "asked": (
             codec.asked([task(5, needs=(4,))], {4: (SUCCEEDED, Value(b"v", 2))}, []),

@@ -207,7 +207,9 @@ def task(message: Arrived, entry: Single) -> Task:
     )
 
 
-def settled(tasks: list[Task], known: set[bytes] | None = None, *, afar: bool = False) -> Message:
+def settled(
+    tasks: list[Task], known: set[bytes] | None = None, *, afar: bool = False, taken: int = -1
+) -> Message:
     """Outcomes for the peer that asked for these tasks, which have ended (`core.results.end`)."""
     out = Message(known, afar=afar)
     runs: list[tuple[int, list[Any]]] = []
@@ -225,7 +227,7 @@ def settled(tasks: list[Task], known: set[bytes] | None = None, *, afar: bool = 
             expected = task.id + 1
         else:
             others.append((task.id, task.count, state, task.attempt, out.outcome(state, payload)))
-    out.head = Settled(runs, others, out.new)
+    out.head = Settled(runs, others, out.new, taken)
     return out
 
 

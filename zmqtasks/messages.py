@@ -88,13 +88,15 @@ class Course(msgspec.Struct, frozen=True):
 class Ask(msgspec.Struct, frozen=True, array_like=True):
     """The failure of the task handed out as `ordinal` (of a span, of its `item`) asks for another attempt.
 
-    `delay`: in seconds, None for the rule's backoff. `text`: the exception in a line.
+    `delay`: in seconds, None for the rule's backoff. `text`: the exception in a line. `deliveries`: as in `Task`, where
+    a node says it; -1 where nobody counts.
     """
 
     ordinal: int
     item: int = -1
     delay: float | None = None
     text: str = ""
+    deliveries: int = -1
 
 
 class Task(msgspec.Struct, gc=False):

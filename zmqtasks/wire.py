@@ -164,12 +164,13 @@ class Settled(msgspec.Struct, array_like=True, tag="settled"):
     """Outcomes of tasks that this peer asked for.
 
     `runs` are values of single tasks at their first attempt, with consecutive ids: (first id, payloads). `outcomes` are
-    all others: (id, count, state, attempt, payload).
+    all others: (id, count, state, attempt, payload). `taken` is as in `Taken`, -1 if there is no news of that.
     """
 
     runs: list[tuple[int, list[Any]]]
     outcomes: list[tuple[int, int, int, int, Any]]
     blobs: list[Blob]
+    taken: int
 
 
 class Fetched(msgspec.Struct, array_like=True, tag="fetched"):

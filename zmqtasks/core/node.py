@@ -169,7 +169,8 @@ class Node:
         state = effect.state
         for task, payload in zip(effect.tasks, effect.payloads, strict=True):
             if state == FAILED and (ask := task.ask) is not None:
-                self._asks.append(Ask(task.face, task.offset if task.span else -1, ask.delay, ask.text))
+                item = task.offset if task.span else -1
+                self._asks.append(Ask(task.face, item, ask.delay, ask.text, task.deliveries))
             if state not in (SUCCEEDED, FAILED):
                 self._ends.append(Ended(task.face, task.offset, task.count, state, payload))
             elif task.span:

@@ -32,6 +32,7 @@ SILENCE_S = 5.0  # after which a node is given up
 MAIL_MAX = 512  # messages a turn
 EXPIRY_S = 1.0  # how often what is kept is looked through
 LINGER_MS = 500
+TAKEN_S = 0.002  # for so long the word that something was taken in waits for an outcome to go with
 RESULT_BYTES_MAX = 256 << 20
 RESULT_TTL_S = 86400.0
 WINDOW_BYTES = 16 << 20  # outcomes on their way to a client that it has not confirmed
@@ -187,7 +188,7 @@ class Broker:
         touched, requests.touched = requests.touched, set()
         for number in touched:
             if number in guests.sessions:
-                self._tell(guests.sessions[number])
+                self._tell(guests.sessions[number], now)
         for answer in answers:  # after the outcomes: who is told that a task is cancelled sees that it is
             requests.answer(answer)
         if requests.forgotten:
@@ -198,8 +199,9 @@ class Broker:
             self._results.expire(now)
             for number in guests.expire(now):
                 requests.asks.forget(number)
-        due = dispatcher.next_deadline()
-        return self._expire_at if due is None else min(due, self._expire_at)
+        times = [self._expire_at, dispatcher.next_deadline()]
+        times += [guests.sessions[number].tell_at for number in requests.touched if number in guests.sessions]
+        return min(time for time in times if time is not None)
 
     def _send(self, node: Visitor, message: Any) -> None:
         if type(message) is Run:
@@ -228,14 +230,11 @@ class Broker:
                 self._requests.touched.add(session.number)
         self._requests.settled()
 
-    def _tell(self, session: Session) -> None:
+    def _tell(self, session: Session, now: float) -> None:
         """Whatever a client is to know, as far as it has confirmed what was sent before."""
         visitor = session.visitor
         if visitor is None:
             return
-        if session.taken != session.told_taken:
-            session.told_taken = session.taken
-            self._guests.tell(visitor, visit.Taken(session.taken))
         waiting = session.waiting
         while waiting and session.on_the_way < WINDOW_BYTES:
             tasks, nbytes = waiting.popleft()
@@ -245,7 +244,19 @@ class Broker:
                 nbytes += of_more
             session.sent.append((tasks, nbytes))
             session.on_the_way += nbytes
-            self._guests.mail(visitor, codec.settled(tasks, visitor.known, afar=True))
+            session.told_taken = session.taken
+            message = codec.settled(tasks, visitor.known, afar=True, taken=session.taken)
+            self._guests.mail(visitor, message)
+        if session.taken == session.told_taken:
+            session.tell_at = None
+        elif session.tell_at is None:
+            session.tell_at = now + TAKEN_S
+            self._requests.touched.add(session.number)
+        elif now < session.tell_at:
+            self._requests.touched.add(session.number)
+        else:
+            session.told_taken, session.tell_at = session.taken, None
+            self._guests.tell(visitor, visit.Taken(session.taken))
 
     def _close(self) -> None:
         for visitor in list(self._guests.by_route.values()):

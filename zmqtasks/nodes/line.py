@@ -29,6 +29,7 @@ from zmqtasks.visit import Enter, Got, Refused, Taken, Welcome
 from zmqtasks.visit import Report as Answer
 
 RETRY_S = 0.2  # between two tries to reach a broker
+CONFIRM_S = 0.005  # between two words on what has come
 
 
 class Line:
@@ -65,6 +66,8 @@ class Line:
         self._functions = functions
         self._shelf = shelf
         self._confirms = confirms
+        self._confirmed_at = 0.0
+        self._confirm_at: float | None = None  # when it is to say what has come: many messages with one word
         self._at_end = at_end
         self._stopping = self._cancelling = False
         self._words: deque[Any] = deque()  # other messages that are to be sent
@@ -136,7 +139,8 @@ class Line:
                     dealer.connect()
                 loop.asleep = True
                 work = self.is_in and (self._words or (outgoing.inbox and outgoing.has_room))
-                loop.wait(0.0 if work or dealer.has_mail() or self._is_over() else retry_at)
+                times = [time for time in (retry_at, self._confirm_at) if time is not None]
+                loop.wait(0.0 if work or dealer.has_mail() or self._is_over() else min(times, default=None))
                 news = dealer.look()
                 if news == "up":
                     dealer.send(codec.simple(self._about))
@@ -153,6 +157,9 @@ class Line:
                 mail = None  # what it brought is not kept until the next comes
                 if self._cancelling:
                     self._cancel_rest()
+                if self._confirm_at is not None and (now := monotonic()) >= self._confirm_at:
+                    self._confirm_at, self._confirmed_at = None, now
+                    dealer.send(codec.simple(Got(self._about.got)))
                 if self.is_in:
                     self._send()
         finally:
@@ -273,9 +280,11 @@ class Line:
             faces.settle(*outcome)
             if self.questions.held:
                 self.questions.outcome(*outcome[:2], cancelled=outcome[2] == CANCELLED)
+        if message.head.taken >= 0:
+            self.outgoing.take_off(message.head.taken)
         self._about.got += 1
-        if self._confirms:
-            self._dealer.send(codec.simple(Got(self._about.got)))
+        if self._confirms and self._confirm_at is None:
+            self._confirm_at = self._confirmed_at + CONFIRM_S
 
     def _keep(self, message: wire.Arrived) -> None:
         for blob in message.head.blobs:
@@ -328,6 +337,8 @@ class Line:
     def _end(self) -> None:
         self.closing = True
         if self.is_in:
+            if self._confirm_at is not None:
+                self._dealer.send(codec.simple(Got(self._about.got)))
             self._dealer.send(codec.simple(wire.Signal("bye")))
         self.is_in = False
         self._dealer.close()

@@ -50,6 +50,9 @@ class Session:
         self.patient = True
         self.taken = 0  # how many `Asked` were taken in
         self.told_taken = 0
+        self.tell_at: float | None = (
+            None  # when it is to hear what was taken in, if nothing takes the word along
+        )
         self.backlog: deque[wire.Arrived] = deque()  # `Asked` that wait until there is room
         self.waiting: deque[Ended] = deque()  # outcomes that are to be sent
         self.confirmed = 0  # how many `Settled` it has had
