@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -67,6 +68,10 @@ class Client(Submitter):
                 )
             if on_full not in ("wait", "raise"):
                 raise ValueError(f'on_full is "wait" or "raise", not {on_full!r}')
+            if not isinstance(address, str):
+                raise TypeError(f"address is text as tcp://host:5555, not {address!r}")
+            if not re.fullmatch(r"tcp://.+:\d{1,5}|ipc://.+", address):
+                raise ValueError(f"{address!r} is no address of a broker: tcp://host:5555, say")
             from zmqtasks.nodes.remote import connect
 
             host = connect(

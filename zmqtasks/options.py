@@ -117,10 +117,11 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
             if changes.get(name) is not None:
                 changes[name] = _seconds(name, changes[name])
         options: Options = msgspec.structs.replace(self, **changes)
-        options._validate()
+        options.check()
         return options
 
-    def _validate(self) -> None:
+    def check(self) -> None:
+        """Raise `ValueError` for what is out of its range."""
         if type(self.priority) is not int or not 0 <= self.priority <= PRIORITY_MAX:
             raise ValueError(f"priority is an int from 0 to {PRIORITY_MAX}, not {self.priority!r}")
         # What was passed is of any type: the annotations promise what holds once this has returned.

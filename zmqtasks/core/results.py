@@ -12,6 +12,7 @@ from typing import Any
 
 from zmqtasks.messages import CANCELLED, LATE, SUCCEEDED, Task, Value
 
+BATCHED_MIN = 1000  # dropped outcomes that may be kept along with others
 RESULT_BYTES = 300  # what an outcome takes beside its payload
 
 
@@ -45,6 +46,7 @@ class Results:
         self._by_id: dict[int, Task] = {}  # of several tasks that ended together, by the first id
         self._spans: list[int] = []  # the first ids of those
         self._batches: deque[tuple[float, list[Task]]] = deque()  # until when each is kept
+        self._batched = 0  # tasks in them, those that were dropped since too
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -63,6 +65,9 @@ class Results:
                 insort(self._spans, task.id)
         self.nbytes += size
         self._batches.append((now + self._ttl_s, tasks))
+        self._batched += len(tasks)
+        if self._batched > 2 * len(by_id) + BATCHED_MIN:
+            self._compact()
         while self.nbytes > self._bytes_max and len(self._batches) > 1:  # what is new is sent once at least
             self._push_out(self._batches.popleft()[1])
         return size
@@ -94,7 +99,15 @@ class Results:
         ):
             self._push_out(batches.popleft()[1])
 
+    def _compact(self) -> None:
+        """What was dropped must not be kept by those that came with it."""
+        by_id = self._by_id
+        batches = [(until, [t for t in tasks if by_id.get(t.id) is t]) for until, tasks in self._batches]
+        self._batches = deque(batch for batch in batches if batch[1])
+        self._batched = sum(len(tasks) for _, tasks in self._batches)
+
     def _push_out(self, tasks: list[Task]) -> None:
+        self._batched -= len(tasks)
         kept = [task for task in tasks if self._by_id.get(task.id) is task]
         self.drop(kept)
         for task in kept:  # whoever is still to be told hears of it

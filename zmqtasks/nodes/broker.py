@@ -26,7 +26,7 @@ from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mail, Mailbox, Monitor
 from zmqtasks.nodes.requests import Requests
 from zmqtasks.nodes.visitor import Session, Visitor
-from zmqtasks.nodes.zap import Authenticator, keypair, secure_server, user_of
+from zmqtasks.nodes.zap import LOOK_S, Authenticator, keypair, secure_server, user_of
 
 SILENCE_S = 5.0  # after which a node is given up
 MAIL_MAX = 512  # messages a turn
@@ -119,9 +119,9 @@ class Broker:
                     for _, descriptor in monitor.events():
                         self._guests.disconnected(descriptor, now)
                 if authenticator is not None:
-                    if watched[1] in ready:
-                        authenticator.answer(now)
-                    authenticator.refresh(now)
+                    look = authenticator.answer if watched[1] in ready else authenticator.refresh
+                    if out := look(now):
+                        self._guests.turn_out(out, now)
                 for _ in range(MAIL_MAX):
                     if (mail := mailbox.receive()) is None:
                         break
@@ -132,9 +132,9 @@ class Broker:
 
     def _is_over(self) -> bool:
         if self._stops == 1:
-            busy = any(
-                not session.is_told for session in self._guests.sessions.values() if session.visitor is None
-            )
+            # A client that is not there would be waited for in vain.
+            sessions = self._guests.sessions.values()
+            busy = any(session.visitor is not None and not session.is_told for session in sessions)
             return not (self._dispatcher.ledger.tasks or busy)
         return self._stops > 1
 
@@ -150,6 +150,8 @@ class Broker:
             return
         try:
             if type(mail.message.head) is visit.Enter:
+                for _, descriptor in self._monitor.events():  # of whoever had this descriptor before
+                    self._guests.disconnected(descriptor, now)
                 self._results.drop(self._guests.enter(mail, mail.message.head, user, now))
             elif (visitor := self._guests.by_route.get(mail.sender)) is not None:
                 self._requests.hear(visitor, mail.message, now)
@@ -199,7 +201,7 @@ class Broker:
             self._results.expire(now)
             for number in guests.expire(now):
                 requests.asks.forget(number)
-        times = [self._expire_at, dispatcher.next_deadline()]
+        times = [self._expire_at, dispatcher.next_deadline(), now + LOOK_S]
         times += [guests.sessions[number].tell_at for number in requests.touched if number in guests.sessions]
         return min(time for time in times if time is not None)
 
@@ -223,12 +225,13 @@ class Broker:
             peer = face.peer if type(face) is Asker else -1
             if peer in self._guests.nodes:  # a task of its children has asked
                 self._requests.asks.settle(face, tasks)
+                self._requests.settled(tasks)
                 continue
             nbytes = self._results.put(tasks, now)
             if (session := self._guests.sessions.get(peer)) is not None:
                 session.waiting.append((tasks, nbytes))
                 self._requests.touched.add(session.number)
-        self._requests.settled()
+            self._requests.settled(tasks)
 
     def _tell(self, session: Session, now: float) -> None:
         """Whatever a client is to know, as far as it has confirmed what was sent before."""

@@ -16,6 +16,8 @@ from zmqtasks.nodes.crew import ChildLink, Crew, describe
 from zmqtasks.nodes.link import Closed, Link, Malformed
 from zmqtasks.nodes.loop import Loop
 
+STARTING_MAX = 64  # children that are asked for and not ready
+
 Heard = tuple[ChildLink, wire.Arrived]
 
 
@@ -174,7 +176,8 @@ class Children:
         waiting = sum([peer.waiting for peer in peers])
         if pool.is_right(waiting):
             return None
-        for _ in range(pool.missing(waiting)):
+        # Not all at once: with hundreds, this side and the fork server would each wait until the other reads.
+        for _ in range(min(pool.missing(waiting), STARTING_MAX - pool.starting)):
             child = self._crew.fork()
             pool.started()
             self.by_peer[child.peer] = child

@@ -99,7 +99,7 @@ class Dealer:
         news = ""
         for event, _ in self._monitor.events():
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self.is_up, news = True, "up"
+                self.is_up, news = True, news or "up"  # a loss stays one
             elif event == zmq.EVENT_DISCONNECTED:
                 news = "down" if self.is_up or news else news
                 self.is_up = False

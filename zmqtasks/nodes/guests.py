@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from time import monotonic
 
 import zmq
@@ -122,6 +123,11 @@ class Guests:
         if (visitor := self.by_route.get(route)) is not None:
             self.leave(visitor, reason, now)
 
+    def turn_out(self, users: Collection[str], now: float) -> None:
+        """Their keys were revoked."""
+        for visitor in [visitor for visitor in self.by_route.values() if visitor.user in users]:
+            self.refuse(visitor.route, "this key is not admitted any more", now)
+
     def leave(self, visitor: Visitor, reason: str, now: float = 0.0) -> None:
         """`visitor` is gone, or taken for it."""
         if self.by_route.pop(visitor.route, None) is None:
@@ -148,7 +154,8 @@ class Guests:
             if not session.has_left and self._is_busy(session):
                 continue
             del self.sessions[session.number]
-            del self._by_token[session.token]
+            if self._by_token.get(session.token) is session:
+                del self._by_token[session.token]
             numbers.append(session.number)
         return numbers
 

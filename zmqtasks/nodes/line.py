@@ -136,32 +136,40 @@ class Line:
             while not self._is_over():
                 if retry_at is not None and monotonic() >= retry_at:
                     retry_at = None
+                    self.is_in = False
                     dealer.connect()
                 loop.asleep = True
                 work = self.is_in and (self._words or (outgoing.inbox and outgoing.has_room))
-                times = [time for time in (retry_at, self._confirm_at) if time is not None]
+                times = [
+                    time for time in (retry_at, self._confirm_at if self.is_in else None) if time is not None
+                ]
                 loop.wait(0.0 if work or dealer.has_mail() or self._is_over() else min(times, default=None))
                 news = dealer.look()
                 if news == "up":
                     dealer.send(codec.simple(self._about))
-                elif news == "down":
+                elif news == "down":  # and not by itself up again: a connection is one `Enter`
                     self.is_in = False
                     retry_at = monotonic() + RETRY_S
+                    dealer.disconnect()
                 if dealer.refused:
                     self.error = BrokerLost(f"{self.address}: {dealer.refused}")
                 while dealer.has_mail() and (mail := dealer.mailbox.receive()) is not None:
                     if not self._hear(mail.message):
                         self.is_in = False
                         retry_at = monotonic() + RETRY_S
+                        dealer.disconnect()
                         break
                 mail = None  # what it brought is not kept until the next comes
                 if self._cancelling:
                     self._cancel_rest()
-                if self._confirm_at is not None and (now := monotonic()) >= self._confirm_at:
+                if self._confirm_at is not None and self.is_in and (now := monotonic()) >= self._confirm_at:
                     self._confirm_at, self._confirmed_at = None, now
                     dealer.send(codec.simple(Got(self._about.got)))
                 if self.is_in:
                     self._send()
+        except Exception as error:
+            self.error = ZmqTasksError(f"the line to the broker has broken down: {error!r}")
+            raise
         finally:
             self._end()
 

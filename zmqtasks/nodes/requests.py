@@ -13,7 +13,9 @@ from zmqtasks.core.effects import Answer
 from zmqtasks.core.results import Results, known
 from zmqtasks.keys import may
 from zmqtasks.messages import QUEUED, SUCCEEDED, Answered, Cancel, Submit, Task
+from zmqtasks.nodes import checked
 from zmqtasks.nodes.asks import Asker, Asks
+from zmqtasks.nodes.crew import SESSIONS_MAX
 from zmqtasks.nodes.guests import Guests
 from zmqtasks.nodes.inspection import Inspection
 from zmqtasks.nodes.mailbox import Mailbox
@@ -26,6 +28,9 @@ _VERBS: dict[type, str] = {
     visit.Fetch: "result",
     visit.Inquiry: "inspect",
 }
+
+
+_ABOUT_TASKS = (wire.CancelAsked, visit.Fetch, visit.Inquiry)
 
 
 class Requests:
@@ -60,15 +65,15 @@ class Requests:
         ):
             raise PermissionError(f"a key for the role {visitor.role} does not let anybody {verb}")
         if visitor.session is not None and visitor.session.backlog and kind is not wire.Asked:
-            self.take_in(visitor.session, now)  # what it asks about may be among these
+            self.take_in(visitor.session, now, all_of_it=kind in _ABOUT_TASKS)  # they may be among these
         self._reactions[kind](self, visitor, message, now)
 
     # ---- nodes ---------------------------------------------------------------------------------------------------
 
     def _core_word(self, node: Visitor, message: wire.Arrived, now: float) -> None:
         said = codec.core_message(message)
-        if node.session is not None or said is None:
-            raise ValueError(f"{type(message.head).__name__} is no word of a {node.about.role}")
+        _require_node(node)
+        checked.word(said)
         self._dispatcher.receive(node.number, said, now)
 
     def ask_node(self, node: Visitor, question: Cancel) -> None:
@@ -80,11 +85,13 @@ class Requests:
         self._guests.tell(node, wire.CancelAsked(question.id, question.terminate, token, question.count))
 
     def _cancel_answer(self, node: Visitor, message: wire.Arrived, now: float) -> None:
+        _require_node(node)
         head = message.head
         token = self._questions.pop(head.token)
         self._dispatcher.receive(node.number, Answered(head.id, token, head.cancelled), now)
 
-    def _progress(self, _node: Visitor, message: wire.Arrived, _now: float) -> None:
+    def _progress(self, node: Visitor, message: wire.Arrived, _now: float) -> None:
+        _require_node(node)
         task = self._dispatcher.ledger.find(message.head.id)
         if task is not None and (to := self._asker(task.face)) is not None:
             self._guests.tell(to, message.head)
@@ -109,38 +116,42 @@ class Requests:
     def _asked(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
         for blob in message.head.blobs:
             self._mailbox.keep(visitor.route, blob.digest, message.buffer(blob.buffer, blob.digest))
+        # Opened now, since buffers that it names may be forgotten before there is room; and looked at while whoever
+        # makes no sense can be told apart from others.
+        submit = self.asks.submit(visitor.number, message)
+        checked.tasks(submit, visitor.number, 1 if visitor.session is not None else SESSIONS_MAX)
         if visitor.session is None:  # a node's task waits for it: it must not wait for room
-            self._submit(visitor.number, visitor.about.python, message, now, patient=True)
+            submit.patient = True
+            self._submit(visitor.number, visitor.about.python, submit, now)
         else:
-            visitor.session.backlog.append(message)
+            visitor.session.backlog.append(submit)
             self.touched.add(visitor.session.number)
 
-    def take_in(self, session: Session, now: float) -> None:
+    def take_in(self, session: Session, now: float, *, all_of_it: bool = False) -> None:
         """What a client has submitted, as far as there is room, or it wants to hear that there is none."""
         patient, queue_max = session.patient, self._dispatcher.queue_max
         room = None if queue_max is None else queue_max - self._dispatcher.ledger.pending
-        while session.backlog and (room is None or room > 0 or not patient):
-            message = session.backlog.popleft()
-            taken = self._submit(session.number, session.python, message, now, patient=patient)
+        while session.backlog and (room is None or room > 0 or not patient or all_of_it):
+            submit = session.backlog.popleft()
+            submit.patient = patient
+            taken = self._submit(session.number, session.python, submit, now)
             room = None if room is None else room - taken
             session.taken += 1
 
-    def _submit(self, number: int, python: str, message: wire.Arrived, now: float, *, patient: bool) -> int:
-        submit = self.asks.submit(number, message)
+    def _submit(self, number: int, python: str, submit: Submit, now: float) -> int:
         lane, results = self._guests.lane, self._results
         usual = lane("default", python, now)
-        tasks = submit.tasks
         if len(results):  # what is said once more may have been settled before
-            tasks = [task for task in tasks if results.find(task.id) is None]
+            submit.tasks = [task for task in submit.tasks if results.find(task.id) is None]
         items = 0
-        for task in tasks:
+        for task in submit.tasks:
             queue = task.options.queue
             task.lane = usual if queue == "default" else lane(queue, python, now)
             items += task.count
             for need in task.needs:
                 if need not in submit.known and (result := results.find(need)) is not None:
                     submit.known[need] = known(result, need)
-        self._dispatcher.receive(number, Submit(tasks, submit.known, patient=patient), now)
+        self._dispatcher.receive(number, submit, now)
         return items
 
     # ---- asking --------------------------------------------------------------------------------------------------
@@ -174,12 +185,14 @@ class Requests:
         else:
             self._guests.tell(visitor, wire.Fetched(token, 0, 0, None, -1, []))
 
-    def settled(self) -> None:
-        """Some are: whoever has asked for one of these outcomes gets it."""
+    def settled(self, tasks: list[Task]) -> None:
+        """Whoever has asked for one of these outcomes gets it."""
         for id_ in list(self._fetches):
-            if (result := self._results.find(id_)) is not None:
-                for visitor, token in self._fetches.pop(id_):
-                    self._fetched(visitor, token, id_, result)
+            for task in tasks:
+                if task.id <= id_ < task.id + task.count:
+                    for visitor, token in self._fetches.pop(id_):
+                        self._fetched(visitor, token, id_, task)
+                    break
 
     def _fetched(self, visitor: Visitor, token: int, id_: int, result: Task) -> None:
         out = wire.Message(visitor.known, afar=True)
@@ -209,7 +222,8 @@ class Requests:
         self._guests.tell(node, visit.Inquiry(token, "state", head.about))
         return True
 
-    def _report(self, _node: Visitor, message: wire.Arrived, _now: float) -> None:
+    def _report(self, node: Visitor, message: wire.Arrived, _now: float) -> None:
+        _require_node(node)
         visitor, token, _, attempt = self._relayed.pop(message.head.token)
         self._guests.tell(visitor, visit.Report(token, [message.head.answer, attempt]))
 
@@ -239,3 +253,8 @@ class Requests:
         visit.Inquiry: _inquiry,
         visit.Report: _report,
     }
+
+
+def _require_node(visitor: Visitor) -> None:
+    if visitor.session is not None:
+        raise PermissionError(f"that is no word of a {visitor.about.role}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from zmqtasks import visit, wire
+from zmqtasks import visit
 from zmqtasks.blobs import Buffer
 from zmqtasks.core.lanes import Taker
-from zmqtasks.messages import Task
+from zmqtasks.messages import Submit, Task
 
 AWAY_S = 600.0  # how long a client may be away that has nothing pending
 Ended = tuple[list[Task], int]  # tasks, and their bytes as results
@@ -53,7 +53,7 @@ class Session:
         self.tell_at: float | None = (
             None  # when it is to hear what was taken in, if nothing takes the word along
         )
-        self.backlog: deque[wire.Arrived] = deque()  # `Asked` that wait until there is room
+        self.backlog: deque[Submit] = deque()  # `Asked` that wait until there is room
         self.waiting: deque[Ended] = deque()  # outcomes that are to be sent
         self.confirmed = 0  # how many `Settled` it has had
         self.sent: deque[Ended] = deque()  # those that it has not confirmed

@@ -74,6 +74,7 @@ class Worker:
                 elif news == "down":
                     self._say(f"the connection to {self._dealer.address} is lost: trying again")
                     self._end_stay()
+                    self._dealer.disconnect()
                     retry_at = now + RETRY_S
                 reason = self._dealer.refused or self._hear(now)
                 if not reason and self._stay is not None:
@@ -82,6 +83,7 @@ class Worker:
                         self._stops = max(1, self._stops)
                 if reason == AGAIN:  # the broker does not know this connection: another one
                     self._end_stay()
+                    self._dealer.disconnect()
                     retry_at, reason = now + RETRY_S, ""
         finally:
             self._end_stay()
@@ -138,7 +140,10 @@ class Worker:
                 self.has_joined = True
                 self._say(f"at {self._dealer.address}, {self._plan.slots} at a time")
             elif type(head) is Refused:
-                return head.reason if head.final else AGAIN
+                if head.final:
+                    return head.reason
+                self._say(f"the connection to {self._dealer.address} is lost: trying again ({head.reason})")
+                return AGAIN
             elif self._stay is not None:
                 self._stay.hear(mail.message, now)
         return ""

@@ -66,15 +66,15 @@ class Authenticator:
         """The descriptor that a loop watches; edge-triggered, as with all sockets of ZeroMQ."""
         return int(self.socket.fileno())
 
-    def answer(self, now: float) -> None:
-        """Answer all that is asked; never waits."""
-        self.refresh(now)
+    def answer(self, now: float) -> frozenset[str]:
+        """Answer all that is asked, never waiting; looks before as `refresh` does, and gives back the same."""
+        out = self.refresh(now)
         try:
             while True:
                 asked = self.socket.recv_multipart(zmq.NOBLOCK)
                 self.socket.send_multipart(self._reply(asked), zmq.NOBLOCK)
         except zmq.Again:
-            pass
+            return out
 
     def refresh(self, now: float) -> frozenset[str]:
         """Look whether the store has changed, if the last look is `LOOK_S` old; the ids of users who are out now."""

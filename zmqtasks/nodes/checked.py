@@ -1,0 +1,63 @@
+"""What a broker makes sure of before it believes a peer with a key: beyond the types, which the wire has looked at.
+
+A dispatcher trusts what it hears. Whatever is wrong here raises, and its sender is refused; nobody else notices.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+from zmqtasks.blobs import Packed
+from zmqtasks.messages import FINAL_FROM, SUCCEEDED, Done, Ends, Returned, Slots, Submit
+from zmqtasks.nodes.ids import session_of
+from zmqtasks.options import DEFAULT_OPTIONS
+
+_PAYLOADS = {bytes, Packed}
+
+
+def tasks(submit: Submit, first: int, sessions: int) -> None:
+    """New tasks: of these sessions, so that nobody takes another's ids, and of what tasks are made of."""
+    for task in submit.tasks:
+        last = task.id + task.count - 1
+        if (
+            task.count < 1
+            or task.offset
+            or not first <= session_of(task.id) <= session_of(last) < first + sessions
+        ):
+            raise ValueError(f"task {task.id} is none of this peer's")
+        if task.options is not DEFAULT_OPTIONS:
+            task.options.check()
+    _require_payloads([task.payload for task in submit.tasks])
+    _require_payloads([value.payload for state, value in submit.known.values() if state == SUCCEEDED])
+
+
+def word(said: Any) -> None:
+    """What a node says to the dispatcher."""
+    kind = type(said)
+    if kind is Done:
+        texts = {index for index, payload in enumerate(said.payloads) if type(payload) is str}
+        if not texts <= set(said.failed):  # a text is why a limit has ended it
+            raise ValueError("that is no value")
+        _require_payloads([payload for payload in said.payloads if type(payload) is not str])
+        _require_payloads(
+            [part.payload for part in said.parts if not (part.failed and type(part.payload) is str)]
+        )
+        if not all(tasks > 0 and isfinite(seconds) and seconds >= 0 for _, tasks, seconds in said.pace):
+            raise ValueError("that is no pace")
+    elif kind is Ends:
+        if not all(end.state >= FINAL_FROM and end.state != SUCCEEDED for end in said.ends):
+            raise ValueError("that is no end")
+    elif kind is Slots:
+        if said.slots < 1:
+            raise ValueError("a node has slots")
+    elif kind is Returned:
+        if not all(deliveries >= 0 for _, _, deliveries in said.died):
+            raise ValueError("nothing dies less than not at all")
+    elif said is None:
+        raise ValueError("that is no word of a node")
+
+
+def _require_payloads(payloads: list[Any]) -> None:
+    if not {type(payload) for payload in payloads} <= _PAYLOADS:
+        raise ValueError("that is no payload")
