@@ -10,7 +10,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -378,7 +377,7 @@ ENDINGS = {
 }
 
 
-def names_in(folder: str) -> set[str]:
+def names_in(folder: str | Path) -> set[str]:
     return {path.name for path in Path(folder).iterdir()}
 
 
@@ -388,10 +387,12 @@ def test_whatever_a_task_started_ends_with_the_client(tmp_path: Path, ending: st
     mark = f"{os.getpid()}-{ending}"
     script = tmp_path / "script.py"
     script.write_text(f"{SPAWNS}\nmain({str(tmp_path / 'ready')!r}, {code!r})\n")
-    shared, temporary = names_in("/dev/shm"), names_in(tempfile.gettempdir())
+    temporary = tmp_path / "temporary"  # its own: other tests run beside this one
+    temporary.mkdir()
+    shared = names_in("/dev/shm")
     with subprocess.Popen(
         [sys.executable, str(script)],
-        env={**python_environment(), MARK: mark},
+        env={**python_environment(), MARK: mark, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -413,8 +414,8 @@ def test_whatever_a_task_started_ends_with_the_client(tmp_path: Path, ending: st
                 each.kill()
             process.kill()
     assert not left
-    left_behind = (names_in("/dev/shm") - shared) | (names_in(tempfile.gettempdir()) - temporary)
-    assert {name for name in left_behind if "zmqtasks" in name} == set()
+    assert {name for name in names_in("/dev/shm") - shared if "zmqtasks" in name} == set()
+    assert names_in(temporary) == set()
 
 
 def test_the_end_at_a_random_moment_leaves_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import until
 from fleet import Fleet
+from gate import work
 
 from zmqtasks import Client, Retry, State, TaskExpired, TimeLimitExceeded, current
 
@@ -18,8 +20,14 @@ def brokered(_module_leaves_nothing: None) -> Iterator[Client]:
     """A client of a broker with one node of two children."""
     with Fleet(nodes=1) as fleet:
         client = fleet.client()
-        client.submit(int).result(30)
+        # Both children are up before any test takes stock.
+        until(lambda: len(set(client.map(my_pid, range(50)))) == 2)
         yield client
+
+
+def my_pid(_: int) -> int:
+    work(0.002)
+    return os.getpid()
 
 
 def test_a_failed_task_runs_again_and_its_error_names_the_attempts(brokered: Client) -> None:
