@@ -12,7 +12,7 @@ import pytest
 import zmq
 from conftest import until
 from fleet import Fleet
-from gate import work
+from gate import Gate, wait_at, work
 
 from zmqtasks import codec, visit, wire
 from zmqtasks.keys import Key, KeyStore, load
@@ -21,6 +21,7 @@ from zmqtasks.nodes.zap import keypair, secure_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from zmqtasks import Client
 
@@ -161,6 +162,27 @@ def test_an_observer_only_looks(fleet: Fleet, head: Any) -> None:
         assert hear(dealer).answer["journal"] == "memory"
         say(dealer, head)
         assert isinstance(hear(dealer), visit.Refused)
+
+
+def test_a_revoked_key_hears_nothing_more_not_even_what_it_has_asked_for(
+    fleet: Fleet, good: Client, tmp_path: Path
+) -> None:
+    store = KeyStore(fleet.keys)
+    names = {entry.name for entry in store.entries()}
+    with (
+        Gate(tmp_path) as gate,
+        admitted(fleet, "observer", enter("client", session="r")) as (dealer, _),
+    ):
+        future = good.submit(wait_at, gate.path, 5)
+        until(gate.arrived)
+        say(dealer, visit.Fetch(1, future.number, wait=True))
+        (name,) = {entry.name for entry in store.entries()} - names
+        store.revoke(name)
+        assert isinstance(hear(dealer), visit.Refused)
+        gate.open()
+        assert future.result(20) == 5
+        assert good.submit(abs, -1).result(20) == 1  # what the broker had to say to anybody, it has said
+        assert dealer.poll(200) == 0
 
 
 def test_another_protocol_is_refused(fleet: Fleet) -> None:

@@ -88,6 +88,7 @@ class Results:
             if by_id.get(task.id) is task:
                 del by_id[task.id]
                 self.nbytes -= nbytes(task)
+                task.payload = b""  # the batch that it came in may be kept for another
                 if task.count > 1:
                     del self._spans[bisect_right(self._spans, task.id) - 1]
 

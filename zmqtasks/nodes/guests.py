@@ -184,7 +184,10 @@ class Guests:
 
     def mail(self, visitor: Visitor, message: wire.Message) -> None:
         """Any message; a visitor that cannot be reached is gone, and the monitor will say so."""
-        self._mailbox.send(message, visitor.route)
+        if (
+            self.by_route.get(visitor.route) is visitor
+        ):  # else it was turned out: its connection may still stand
+            self._mailbox.send(message, visitor.route)
 
 
 def _objection(about: visit.Enter, user: User | None) -> str | None:
