@@ -287,6 +287,32 @@ class Beat(msgspec.Struct, array_like=True):
     """Nothing but that the worker is there."""
 
 
+# ---- to a stream (core/stream.py) --------------------------------------------------------------------------------
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """Inputs number `base`, `base` + 1, ..., `count` of them, as a span's payload."""
+
+    base: int
+    count: int
+    payload: Any
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True):
+    """The sink has outcomes of these `items` of the batch `base`, from `offset` on, and needs no others."""
+
+    base: int
+    offset: int
+    items: int
+
+
+class Claim(msgspec.Struct, array_like=True, tag="claim"):
+    """A worker has read these parcels, and answers for them. `pace` is as in `Done`."""
+
+    ordinals: list[int]
+    pace: list[tuple[int, int, float]] = []
+
+
 # ---- from a dispatcher ------------------------------------------------------------------------------------------
 
 

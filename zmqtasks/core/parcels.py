@@ -1,0 +1,76 @@
+"""A stream's batches, the parcels that they are handed out in, and the hands that hold those."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from zmqtasks.core.ranges import Ranges
+
+BASE_BITS = 40  # an ordinal is a batch's first number, and above it how often parcels of the batch were sent
+BASE_MASK = (1 << BASE_BITS) - 1
+
+
+class Batch:
+    """Inputs `base`, `base` + 1, ... as one payload."""
+
+    __slots__ = ("base", "count", "left", "parcels", "payload", "sends", "since")
+
+    def __init__(self, base: int, count: int, payload: Any, since: float) -> None:
+        self.base = base
+        self.count = count
+        self.payload = payload
+        self.since = since
+        self.left = count  # items without an outcome
+        self.sends = 0
+        self.parcels: list[Parcel] = []  # they have all of those items, each once
+
+
+class Parcel:
+    """Items `first` to `limit` of a batch, counted from its first, as far as they have no outcome."""
+
+    __slots__ = ("batch", "deliveries", "log", "ordinal", "peer", "rest", "retries", "sent_at")
+
+    def __init__(self, batch: Batch, first: int, limit: int) -> None:
+        self.batch = batch
+        self.rest = Ranges([(first, limit)])
+        self.ordinal = -1  # where it was sent
+        self.peer = -1  # who has claimed it
+        self.sent_at = -inf
+        self.deliveries = 0  # how often it was running when its worker died
+        self.retries = 0
+        self.log: tuple[str, ...] = ()  # of each failed attempt, a line
+
+    @property
+    def count(self) -> int:
+        """How many items."""
+        return self.rest.count
+
+    def cut(self, first: int, limit: int) -> Parcel:
+        """A parcel of the same history with items that were taken out of this one."""
+        part = Parcel(self.batch, first, limit)
+        part.deliveries, part.retries, part.log = self.deliveries, self.retries, self.log
+        self.batch.parcels.append(part)
+        return part
+
+
+class Hand:
+    """A worker: what it has claimed, and what it was asked."""
+
+    __slots__ = ("asked", "asked_at", "barren", "drained_at", "heard", "id", "leaving", "parcels", "slots")
+
+    def __init__(self, id_: int, slots: int, now: float) -> None:
+        self.id = id_
+        self.slots = slots
+        self.heard = now
+        self.parcels: dict[int, Parcel] = {}  # by ordinal
+        self.asked = False  # a recall is on its way
+        self.asked_at = -inf
+        self.drained_at = now  # when the last recall that it answered was sent; at first it has nothing
+        self.barren = False  # it had nothing to give back
+        self.leaving = False
+
+    @property
+    def count(self) -> int:
+        """How many items it holds."""
+        return sum([parcel.count for parcel in self.parcels.values()])
