@@ -298,7 +298,7 @@ class Feed(msgspec.Struct, frozen=True):
     payload: Any
 
 
-class Accepted(msgspec.Struct, frozen=True, array_like=True):
+class Accepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted"):
     """The sink has outcomes of these `items` of the batch `base`, from `offset` on, and needs no others."""
 
     base: int

@@ -125,7 +125,7 @@ class _Out:
 
     __slots__ = ("buffers", "chunks", "hold")
 
-    def __init__(self, hold: Callable[[memoryview], Buffer]) -> None:
+    def __init__(self, hold: Callable[[memoryview], Buffer] | None) -> None:
         self.hold = hold
         self.chunks: list[bytes] = []
         self.buffers: list[Buffer] = []
@@ -135,7 +135,7 @@ class _Out:
 
     def take(self, pickled: pickle.PickleBuffer) -> bool:
         view = pickled.raw()
-        if view.nbytes < FRAME_BYTES_MIN:
+        if self.hold is None or view.nbytes < FRAME_BYTES_MIN:
             return True  # in band
         self.buffers.append(self.hold(view))
         return False
@@ -144,11 +144,14 @@ class _Out:
 class Pickler(_Pickler):
     """cloudpickle's, with buffers out of band, futures as inputs, and classes that know their way home.
 
-    `host` is what the futures that may travel belong to (None: no future may); `hold(view)` keeps a large buffer.
+    `host` is what the futures that may travel belong to (None: no future may); `hold(view)` keeps a large buffer (None:
+    all are in band).
     `by_value`: functions and classes of modules that are not installed travel as those of the main module do.
     """
 
-    def __init__(self, host: object, hold: Callable[[memoryview], Buffer], *, by_value: bool = False) -> None:
+    def __init__(
+        self, host: object, hold: Callable[[memoryview], Buffer] | None, *, by_value: bool = False
+    ) -> None:
         self._host = host
         self._by_value = by_value
         self._needs: list[Any] = []

@@ -45,6 +45,22 @@ class Welcome(msgspec.Struct, array_like=True, tag="welcome"):
     beat_s: float
 
 
+class Admit(msgspec.Struct, array_like=True, tag="admit"):
+    """A ventilator's answer to a worker: where the tasks come from, where outcomes go, and what to run.
+
+    The addresses are the ventilator's own: where they name no machine, it is the one that the worker has reached.
+    `function` is its pickle, `sink_key` the sink's public key where that is not the ventilator's.
+    """
+
+    pipeline: str
+    tasks: str
+    sink: str
+    sink_key: str
+    name: str
+    function: bytes
+    beat_s: float
+
+
 class Refused(msgspec.Struct, array_like=True, tag="refused"):
     """The broker does not talk to this peer: why, in one line. Not `final`: it may come anew."""
 
@@ -88,4 +104,4 @@ class Report(msgspec.Struct, array_like=True, tag="report"):
     error: str = ""
 
 
-Visit = Enter | Welcome | Refused | Taken | Got | Fetch | Inquiry | Report
+Visit = Enter | Welcome | Admit | Refused | Taken | Got | Fetch | Inquiry | Report

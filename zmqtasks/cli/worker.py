@@ -97,7 +97,7 @@ def worker(
     from zmqtasks.cli.service import Signals, log_to_stderr
     from zmqtasks.keys import load
     from zmqtasks.nodes.cpus import cpus
-    from zmqtasks.nodes.stay import Plan
+    from zmqtasks.nodes.household import Plan
     from zmqtasks.nodes.worker import Worker
     from zmqtasks.nodes.zap import keypair
 

@@ -73,7 +73,7 @@ class Stream:
         self._sent: dict[int, Parcel] = {}  # by ordinal
         self._later: list[tuple[float, int, Parcel]] = []  # a heap: the next attempts
         self._serial = 0  # breaks ties in the heaps
-        self._halted = False
+        self.is_halted = False  # nothing more is handed out
         self._looked: float | None = None  # when it was looked who is silent
         self._turned = 0.0  # when there was a turn last
         self._ask_at: float | None = None  # when somebody is to be asked who was asked just now
@@ -105,7 +105,7 @@ class Stream:
 
     def next(self, now: float) -> Run | None:
         """What is to go into the pipe next, if anything; `refused` if the pipe would not take it."""
-        while self._ready and self.hands and not self._halted:
+        while self._ready and self.hands and not self.is_halted:
             parcel = heappop(self._ready)[2]
             if not parcel.rest:
                 continue  # accepted meanwhile, from somebody who was thought lost
@@ -176,7 +176,7 @@ class Stream:
     def wanted(self) -> int:
         """How many batches more should be ready: what follows is to be there when the pipe takes it."""
         slots = sum([hand.slots for hand in self.hands.values()])
-        return 0 if self._halted else max(0, 2 + 2 * slots - len(self._ready))
+        return 0 if self.is_halted else max(0, 2 + 2 * slots - len(self._ready))
 
     @property
     def batch_items(self) -> int:
@@ -192,7 +192,7 @@ class Stream:
 
     def halt(self) -> None:
         """Hand out nothing more, and call back what has not started; what is given back stays unsettled."""
-        self._halted = True
+        self.is_halted = True
 
     def drop(self) -> None:
         """Forget every input, whatever becomes of it: nobody wants the outcomes any more."""
@@ -202,7 +202,7 @@ class Stream:
         self._ready, self._later = [], []
         self._sent = {}
         self.unsettled = 0
-        self._halted = False
+        self.is_halted = False
 
     # ---- inputs and outcomes -------------------------------------------------------------------------------------
 
@@ -352,7 +352,7 @@ class Stream:
         """Somebody idles: have the others give back what they have not started, and read what is in the pipe."""
         self._ask_at = None
         hands = [hand for hand in self.hands.values() if not hand.leaving]
-        if not self._halted and (self._ready or all(hand.count >= hand.slots for hand in hands)):
+        if not self.is_halted and (self._ready or all(hand.count >= hand.slots for hand in hands)):
             return
         stale = bool(self._sent) and next(iter(self._sent.values())).sent_at + PIPE_S <= now
         for hand in hands:

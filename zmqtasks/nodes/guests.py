@@ -46,7 +46,7 @@ class Guests:
 
     def enter(self, mail: Mail, about: visit.Enter, user: User | None, now: float) -> list[Task]:
         """Somebody says who he is; what a client that is back has confirmed. `user`: None where all are one's own."""
-        if (reason := _objection(about, user)) is not None:
+        if (reason := objection(about, user)) is not None:
             self.refuse(mail.sender, reason)
             return []
         descriptor = int(mail.frame.get(zmq.SRCFD))
@@ -190,7 +190,7 @@ class Guests:
             self._mailbox.send(message, visitor.route)
 
 
-def _objection(about: visit.Enter, user: User | None) -> str | None:
+def objection(about: visit.Enter, user: User | None) -> str | None:
     """Why somebody is not let in."""
     if about.protocol != visit.PROTOCOL:
         return (
