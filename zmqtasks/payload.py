@@ -48,6 +48,27 @@ def out_of_band(value: Any) -> Any:
     return _Bytes(value) if type(value) in (bytes, bytearray) and len(value) >= FRAME_BYTES_MIN else value
 
 
+class Sealed:
+    """A payload on its way through a task's arguments: it is opened where somebody calls `load` with its `payload`."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> tuple[Any, ...]:
+        if isinstance(self.payload, bytes):
+            return Sealed, (out_of_band(self.payload),)
+        data = self.payload.data
+        stream = bytes(data.view()) if isinstance(data, Buffer) else bytes(data)
+        views = [pickle.PickleBuffer(buffer.view()) for buffer in self.payload.buffers]
+        return _sealed, (out_of_band(stream), views)
+
+
+def _sealed(stream: bytes, views: list[Any]) -> Sealed:
+    return Sealed(Packed(stream, [Buffer(memoryview(view).nbytes, memory=view) for view in views]))
+
+
 # A class that is pickled by value exists once here and as a copy there. Its instances come home with the copy's bytes
 # and its id, and the id is looked up first: they are of the very class that was sent.
 _HOME: dict[str, type] = {}  # by id: the classes that this process sent away

@@ -9,8 +9,9 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Generic, Self, TypeVar, get_args
+from typing import Generic, Literal, Self, TypeVar, get_args
 
+from zmqtasks import joins
 from zmqtasks.blobs import hold
 from zmqtasks.calls import Calls, NotASpan
 from zmqtasks.errors import ClientClosed, ForeignFuture
@@ -21,7 +22,7 @@ from zmqtasks.nodes.cpus import cpus
 from zmqtasks.nodes.household import Plan
 from zmqtasks.nodes.ventilator import Target, VentilatorNode
 from zmqtasks.options import DEFAULT_OPTIONS, Retry
-from zmqtasks.results import OnError, Results
+from zmqtasks.results import OnError, Pieces, Results
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,7 +66,8 @@ class Ventilator(Generic[T, R]):
                 raise ValueError(f"{what} is {least} or more, not {number}")
         self._fn = fn
         self._next = 0  # the number of the next run's first input
-        self._results: weakref.ref[Results[R]] | None = None  # of the run that is on
+        self._pieces: weakref.ref[Pieces] | None = None  # of the run that is on
+        self._window = window
         packing = _Packing(by_value=bind is not None)
         self._calls = Calls(packing)
         options = DEFAULT_OPTIONS.replace(
@@ -109,17 +111,51 @@ class Ventilator(Generic[T, R]):
         """
         if on_error not in get_args(OnError):
             raise ValueError(f'on_error is "raise", "yield" or "skip", not {on_error!r}')
+        return Results(self._begin(items, ordered=ordered), on_error)
+
+    def chord(
+        self,
+        items: Iterable[T],
+        body: Callable[[list[R]], S],
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> S:
+        """Run `items`, and then, once, `body` with the list of their values in order; what it returns.
+
+        An input that fails for good raises, and `body` does not run; or it is left out ("skip").
+        """
+        pieces = self._begin(items, ordered=True)
+        return joins.chord(pieces, body, skips=_skips(on_error))
+
+    def fold(
+        self,
+        items: Iterable[T],
+        step: Callable[[S, R], S],
+        initial: S,
+        *,
+        ordered: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> S:
+        """Run `items`, and fold their values as they come, or in order: `state = step(state, value)`, first `initial`.
+
+        Nothing but the state is kept. An input that fails for good raises, or is left out ("skip").
+        """
+        skips = _skips(on_error)
+        pieces = self._begin(items, ordered=ordered, keep=True)
+        return joins.fold(pieces, step, initial, window=self._window, skips=skips)
+
+    def _begin(self, items: Iterable[T], *, ordered: bool, keep: bool = False) -> Pieces:
         if not self._close.alive:
             raise ClientClosed("this pipeline is closed")
         iter(items)  # what cannot be iterated is an error here, not in another thread
-        if self._results is not None and (before := self._results()) is not None:
+        if self._pieces is not None and (before := self._pieces()) is not None:
             before.close()
         first = self._next
         self._node.begin(first, ordered=ordered)
         feeder = Feeder(items, self._node.wait_for_room, self._feed, self._node.fed_all)
-        results: Results[R] = Results(self._node, feeder, first, on_error, self._ended)
-        self._results = weakref.ref(results)
-        return results
+        pieces = Pieces(self._node, feeder, first, self._ended, keep=keep)
+        self._pieces = weakref.ref(pieces)
+        return pieces
 
     def _feed(self, batch: list[T]) -> None:
         try:
@@ -132,7 +168,7 @@ class Ventilator(Generic[T, R]):
             ) from None
 
     def _ended(self) -> None:
-        self._results = None
+        self._pieces = None
 
     def close(self) -> None:
         """Stop the run that is on, and end the workers."""
@@ -164,3 +200,9 @@ def _close(node: VentilatorNode, folder: str) -> None:
     node.close()
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _skips(on_error: str) -> bool:
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error is "raise" or "skip" here, not {on_error!r}')
+    return on_error == "skip"

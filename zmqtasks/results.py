@@ -16,36 +16,80 @@ R = TypeVar("R")
 OnError = Literal["raise", "yield", "skip"]
 
 
+class Pieces(Iterator[Piece]):
+    """The outcomes as they lie, neighbours together; numbers count from `first`, the run's input 0.
+
+    A piece counts in the window until it is released (`keep`) or the next one is asked for.
+    """
+
+    def __init__(
+        self,
+        node: VentilatorNode,
+        feeder: Feeder,
+        first: int,
+        over: Callable[[], None],
+        *,
+        keep: bool = False,
+    ) -> None:
+        self.first = first
+        self.release = node.release
+        self._node = node
+        self._feeder = feeder
+        self._over = over
+        self._keep = keep
+        self._taken: Iterator[Piece] = iter(())
+        self._last: Piece | None = None
+        self._closed = False
+
+    def __next__(self) -> Piece:
+        if self._last is not None and not self._keep:
+            self.release(self._last)
+        self._last = next(self._taken, None)
+        if self._last is None and not self._closed:
+            try:
+                self._taken = iter(self._node.take())
+            except BaseException:
+                self.close()
+                raise
+            self._last = next(self._taken, None)
+        if self._last is None:
+            error = None if self._closed else self._feeder.error
+            self.close()
+            if error is not None:
+                raise error
+            raise StopIteration
+        return self._last
+
+    def error(self, piece: Piece) -> BaseException:
+        """What an input that has failed has raised."""
+        index, payload = piece.first - self.first, piece.payload
+        if isinstance(payload, Unheard):
+            error = error_of(payload.state, payload.reason, f"of input {index}", "")
+        else:
+            error = payloads.load_error(payload)
+        error.add_note(f"This was input {index} of the pipeline's run.")
+        return error
+
+    def close(self) -> None:
+        """Stop: read nothing more, give up what has not started, and forget the rest."""
+        if not self._closed:
+            self._closed = True
+            self._taken = iter(())
+            self._feeder.stop()
+            self._node.drop()
+            self._over()
+
+
 class Results(Iterator[tuple[int, Any]], Generic[R]):
     """(index, value) of each input once: as they come, or in order. For one thread, or one asyncio task.
 
     Whoever breaks out of the loop has stopped the run: what has not started is given up. `close` does it at once.
     """
 
-    def __init__(
-        self, node: VentilatorNode, feeder: Feeder, first: int, on_error: OnError, over: Callable[[], None]
-    ) -> None:
-        self.failed = 0  # inputs so far
-        self._node = node
-        self._feeder = feeder
-        self._first = first  # the number of input 0
+    def __init__(self, pieces: Pieces, on_error: OnError) -> None:
+        self._pieces = pieces
         self._on_error = on_error
-        self._over = over
-        self._piece: Piece | None = None  # what is being given out
         self._values: Iterator[tuple[int, Any]] = iter(())
-        self._closed = False
-
-    def pieces(self) -> Iterator[Piece]:
-        """The outcomes as they lie, at a stretch; a piece counts in the window until the next is asked for."""
-        try:
-            while pieces := self._node.take():
-                for piece in pieces:
-                    yield piece
-                    self._node.release(piece)
-            if not self._closed and (error := self._feeder.error) is not None:
-                raise error
-        finally:
-            self.close()
 
     def __next__(self) -> tuple[int, Any]:
         while True:
@@ -54,54 +98,28 @@ class Results(Iterator[tuple[int, Any]], Generic[R]):
             self._values = self._next_values()
 
     def _next_values(self) -> Iterator[tuple[int, Any]]:
-        """Those of the next piece."""
-        if not hasattr(self, "_pieces"):
-            self._pieces = self.pieces()
-        piece = next(self._pieces)  # StopIteration is the end of this one too
-        index = piece.first - self._first
+        """Those of the next piece; at the end its `StopIteration`."""
+        piece = next(self._pieces)
+        index = piece.first - self._pieces.first
         if not piece.failed:
-            values = payloads.load(piece.payload)
-            return enumerate(
-                values[piece.skip : piece.skip + piece.items]
-                if piece.skip or len(values) != piece.items
-                else values,
-                index,
-            )
-        self.failed += 1
-        error = self._error(piece, index)
+            return enumerate(values_of(piece), index)
+        error = self._pieces.error(piece)
         if self._on_error == "raise":
             self.close()
             raise error
         return iter([(index, error)] if self._on_error == "yield" else [])
 
-    @staticmethod
-    def _error(piece: Piece, index: int) -> BaseException:
-        payload = piece.payload
-        if isinstance(payload, Unheard):
-            error = error_of(payload.state, payload.reason, f"of input {index}", "")
-        else:
-            error = payloads.load_error(payload)
-        error.add_note(f"Input {index} of the pipeline's run.")
-        return error
-
     def close(self) -> None:
-        """Stop: read nothing more, give up what has not started, and forget the rest."""
-        if not self._closed:
-            self._closed = True
-            self._feeder.stop()
-            self._node.drop()
-            self._over()
+        """Stop the run."""
+        self._pieces.close()
 
     def __del__(self) -> None:
         self.close()
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Any]]:
-        """The same in asyncio: each wait is a thread's, and the loop goes on meanwhile."""
+        """The same in asyncio: a thread waits, and the loop goes on meanwhile."""
         try:
-            while True:
-                values = await asyncio.to_thread(self._next_values_or_none)
-                if values is None:
-                    return
+            while (values := await asyncio.to_thread(self._next_values_or_none)) is not None:
                 for found in values:
                     yield found
         finally:
@@ -112,3 +130,9 @@ class Results(Iterator[tuple[int, Any]], Generic[R]):
             return self._next_values()
         except StopIteration:  # which cannot pass through a thread
             return None
+
+
+def values_of(piece: Piece) -> list[Any]:
+    """The values of a piece that has not failed."""
+    values: list[Any] = payloads.load(piece.payload)
+    return values if len(values) == piece.items else values[piece.skip : piece.skip + piece.items]

@@ -36,6 +36,16 @@ def worker(
             parser=address, metavar="ADDRESS", envvar="ZMQTASKS_BROKER", help="Where the broker is."
         ),
     ] = BROKER,
+    ventilator: Annotated[
+        str | None,
+        typer.Option(
+            "--ventilator",
+            parser=address,
+            metavar="ADDRESS",
+            help="Run the inputs of a pipeline instead, until it ends: where its ventilator is.",
+            show_default=False,
+        ),
+    ] = None,
     key: KeyFile = None,
     concurrency: Annotated[
         int | None,
@@ -104,6 +114,7 @@ def worker(
     log_to_stderr(log_level)
     here = str(Path.cwd())
     sys.path[:] = [here, *(entry for entry in sys.path if entry not in ("", here))]
+    broker = ventilator or broker
     own = None
     if not broker.startswith("ipc:"):
         own = load(str(key) if key else None, "worker", keypair, address=broker)
