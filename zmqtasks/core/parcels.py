@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
@@ -24,6 +25,16 @@ class Batch:
         self.left = count  # items without an outcome
         self.sends = 0
         self.parcels: list[Parcel] = []  # they have all of those items, each once
+
+    def check(self) -> None:
+        """Assert that they have."""
+        somewhere = Ranges()
+        for parcel in self.parcels:
+            assert parcel.rest, f"batch {self.base} keeps an empty parcel"
+            for first, limit in parcel.rest:
+                new = somewhere.add(first, limit)
+                assert new == [(first, limit)], f"items {first} to {limit} of {self.base} are in two parcels"
+        assert somewhere.count == self.left, f"batch {self.base}: {self.left} left, not {somewhere.count}"
 
 
 class Parcel:
@@ -54,6 +65,40 @@ class Parcel:
         return part
 
 
+class Queue:
+    """Parcels by a number or a time, the lowest first. Those that were accepted meanwhile are passed over."""
+
+    __slots__ = ("_entries", "_serial")
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[float, int, Parcel]] = []  # a heap
+        self._serial = 0  # breaks ties
+
+    def __len__(self) -> int:
+        """How many, those among them that are passed over when it is their turn."""
+        return len(self._entries)
+
+    def __contains__(self, parcel: Parcel) -> bool:
+        return any(parcel is other for _, _, other in self._entries)
+
+    def push(self, key: float, parcel: Parcel) -> None:
+        """In."""
+        self._serial += 1
+        heappush(self._entries, (key, self._serial, parcel))
+
+    @property
+    def first(self) -> float | None:
+        """The lowest number or time; None if nothing is here."""
+        entries = self._entries
+        while entries and not entries[0][2].rest:
+            heappop(entries)
+        return entries[0][0] if entries else None
+
+    def pop(self) -> Parcel:
+        """Out: that one."""
+        return heappop(self._entries)[2]
+
+
 class Hand:
     """A worker: what it has claimed, and what it was asked."""
 
@@ -66,7 +111,9 @@ class Hand:
         self.parcels: dict[int, Parcel] = {}  # by ordinal
         self.asked = False  # a recall is on its way
         self.asked_at = -inf
-        self.drained_at = now  # when the last recall that it answered was sent; at first it has nothing
+        # When the last recall that it answered was sent. At first it has answered none: its end of the pipe may have
+        # been there before its first word was.
+        self.drained_at = -inf
         self.barren = False  # it had nothing to give back
         self.leaving = False
 

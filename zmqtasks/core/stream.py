@@ -16,13 +16,12 @@ long it takes: no input is run twice at the same time unless its worker has fall
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
 from math import inf
 from typing import Any, ClassVar
 
 from zmqtasks.core.effects import Effect, End, Send, Settle
 from zmqtasks.core.pace import Pace
-from zmqtasks.core.parcels import BASE_BITS, Batch, Hand, Parcel
+from zmqtasks.core.parcels import BASE_BITS, Batch, Hand, Parcel, Queue
 from zmqtasks.core.retry import LOG_MAX, backoff_s
 from zmqtasks.messages import (
     FAILED,
@@ -69,11 +68,10 @@ class Stream:
         self._inbox: list[tuple[int, Any]] = []
         self._effects: list[Effect] = []
         self._batches: dict[int, Batch] = {}  # by base
-        self._ready: list[tuple[int, int, Parcel]] = []  # a heap: the lowest number first
+        self._ready = Queue()  # by their first number
         self._sent: dict[int, Parcel] = {}  # by ordinal
-        self._later: list[tuple[float, int, Parcel]] = []  # a heap: the next attempts
-        self._serial = 0  # breaks ties in the heaps
-        self.is_halted = False  # nothing more is handed out
+        self._later = Queue()  # by the time of their next attempt
+        self.is_halted = False
         self._looked: float | None = None  # when it was looked who is silent
         self._turned = 0.0  # when there was a turn last
         self._ask_at: float | None = None  # when somebody is to be asked who was asked just now
@@ -93,9 +91,8 @@ class Stream:
             self._reactions[type(message)](self, peer, message, now)
         if self.silence_s is not None:
             self._give_up_silent(self.silence_s, now)
-        while self._later and self._later[0][0] <= now:
-            if (parcel := heappop(self._later)[2]).rest:
-                self._put(parcel)
+        while (due := self._later.first) is not None and due <= now:
+            self._put(self._later.pop())
         if self._sent and self.hands:
             self._find_lost()
         self._recall(now)
@@ -105,35 +102,35 @@ class Stream:
 
     def next(self, now: float) -> Run | None:
         """What is to go into the pipe next, if anything; `refused` if the pipe would not take it."""
-        while self._ready and self.hands and not self.is_halted:
-            parcel = heappop(self._ready)[2]
-            if not parcel.rest:
-                continue  # accepted meanwhile, from somebody who was thought lost
-            batch = parcel.batch
-            (offset, limit), *others = parcel.rest
-            if limit - offset > self.batch_items:
-                others.insert(0, (offset + self.batch_items, limit))
-                limit = offset + self.batch_items
-            for start, end in others:
-                self._put(self._part(parcel, start, end))
-            batch.sends += 1
-            parcel.ordinal = batch.sends << BASE_BITS | batch.base
-            parcel.sent_at = now
-            self._sent[parcel.ordinal] = parcel
-            task = Task(
-                parcel.ordinal + offset, FN, batch.payload, self.options, limit - offset, offset, span=True,
-                deliveries=parcel.deliveries, course=Course(inf, parcel.retries, parcel.log),
-            )  # fmt: skip
-            return Run(parcel.ordinal, [task])
-        return None
+        if not self.hands or self.is_halted or self._ready.first is None:
+            return None
+        parcel = self._ready.pop()
+        batch = parcel.batch
+        (offset, limit), *others = parcel.rest
+        if limit - offset > self.batch_items:
+            others.insert(0, (offset + self.batch_items, limit))
+            limit = offset + self.batch_items
+        for start, end in others:
+            self._put(self._part(parcel, start, end))
+        batch.sends += 1
+        parcel.ordinal = batch.sends << BASE_BITS | batch.base
+        parcel.sent_at = now
+        self._sent[parcel.ordinal] = parcel
+        task = Task(
+            parcel.ordinal + offset, FN, batch.payload, self.options, limit - offset, offset, span=True,
+            deliveries=parcel.deliveries, course=Course(inf, parcel.retries, parcel.log),
+        )  # fmt: skip
+        return Run(parcel.ordinal, [task])
 
     def refused(self, run: Run) -> None:
         """The pipe is full: that comes later."""
-        self._put(self._sent.pop(run.first))
+        parcel = self._sent.pop(run.first)
+        parcel.batch.sends -= 1  # or asking again and again would use up the ordinals
+        self._put(parcel)
 
     def next_deadline(self) -> float | None:
         """When `turn` is due even if nothing comes, or None."""
-        times = [self._later[0][0]] if self._later else []
+        times = [] if (due := self._later.first) is None else [due]
         if self.silence_s is not None and self.hands and self._looked is not None:
             times.append(self._looked + self.silence_s / LOOKS)
         if self._sent and self.hands:
@@ -146,24 +143,15 @@ class Stream:
         """Assert the invariants: each unsettled item is in one parcel, and each parcel in one place."""
         total = 0
         for batch in self._batches.values():
-            covered: dict[int, Parcel] = {}
-            for parcel in batch.parcels:
-                assert parcel.rest, f"batch {batch.base} keeps an empty parcel"
-                for first, limit in parcel.rest:
-                    for item in range(first, limit):
-                        assert item not in covered, f"item {batch.base + item} is in two parcels"
-                        covered[item] = parcel
-            assert len(covered) == batch.left, (
-                f"batch {batch.base}: {batch.left} left, {len(covered)} somewhere"
-            )
+            batch.check()
             total += batch.left
             for parcel in batch.parcels:
                 places = [
                     self._sent.get(parcel.ordinal) is parcel,
                     parcel.peer in self.hands
                     and self.hands[parcel.peer].parcels.get(parcel.ordinal) is parcel,
-                    any(parcel is other for _, _, other in self._ready),
-                    any(parcel is other for _, _, other in self._later),
+                    parcel in self._ready,
+                    parcel in self._later,
                 ]
                 assert sum(places) == 1, f"a parcel of batch {batch.base} is in {sum(places)} places"
         assert total == self.unsettled, f"{self.unsettled} unsettled, {total} in batches"
@@ -196,10 +184,11 @@ class Stream:
 
     def drop(self) -> None:
         """Forget every input, whatever becomes of it: nobody wants the outcomes any more."""
+        self._inbox = [noted for noted in self._inbox if type(noted[1]) is not Feed]
         for hand in self.hands.values():
             hand.parcels.clear()
         self._batches.clear()
-        self._ready, self._later = [], []
+        self._ready, self._later = Queue(), Queue()
         self._sent = {}
         self.unsettled = 0
         self.is_halted = False
@@ -280,8 +269,7 @@ class Stream:
             return
         again = self._part(parcel, item, item + 1)
         again.deliveries, again.retries, again.log = deliveries, retries + 1, log
-        self._serial += 1
-        heappush(self._later, (due, self._serial, again))
+        self._put_off(again, due)
 
     def _ends(self, peer: int, message: Ends, _now: float) -> None:
         """Items that no worker has an outcome for: they have killed too many."""
@@ -304,6 +292,8 @@ class Stream:
         if hand.asked:
             hand.asked = False
             hand.drained_at = hand.asked_at
+        if hand.leaving:
+            hand.drained_at = inf  # it has let go of the pipe
         died = {(ordinal, offset): deliveries for ordinal, offset, deliveries in message.died}
         hand.barren = not message.rest
         for ordinal, offset, items in message.rest:
@@ -319,11 +309,14 @@ class Stream:
         if (hand := self.hands.get(peer)) is not None:
             hand.leaving = True
 
-    def _lost(self, peer: int, _message: Lost, _now: float) -> None:
-        hand = self.hands.pop(peer, None)
-        for parcel in hand.parcels.values() if hand is not None else ():
-            parcel.peer = parcel.ordinal = -1
-            self._put(parcel)
+    def _lost(self, peer: int, _message: Lost, now: float) -> None:
+        if (hand := self.hands.pop(peer, None)) is None:
+            return
+        for parcel in hand.parcels.values():
+            if hand.leaving:  # its last outcomes are on their way to the sink
+                self._put_off(parcel, now + PIPE_S)
+            else:
+                self._put(parcel)
 
     def _beat(self, _peer: int, _message: Beat, _now: float) -> None:
         """It was heard, and that was all."""
@@ -352,7 +345,8 @@ class Stream:
         """Somebody idles: have the others give back what they have not started, and read what is in the pipe."""
         self._ask_at = None
         hands = [hand for hand in self.hands.values() if not hand.leaving]
-        if not self.is_halted and (self._ready or all(hand.count >= hand.slots for hand in hands)):
+        ready = self._ready.first is not None
+        if not self.is_halted and (ready or all(hand.count >= hand.slots for hand in hands)):
             return
         stale = bool(self._sent) and next(iter(self._sent.values())).sent_at + PIPE_S <= now
         for hand in hands:
@@ -360,7 +354,7 @@ class Stream:
             if hand.asked or not (surplus or stale):
                 continue
             pause = ASK_S if surplus else PIPE_S
-            if now - hand.asked_at >= pause:
+            if now >= hand.asked_at + pause:
                 hand.asked, hand.asked_at = True, now
                 self._effects.append(Send(hand.id, Recall()))
             else:
@@ -378,11 +372,13 @@ class Stream:
             parcel.batch.parcels.remove(parcel)
             self._take_out(parcel)
 
-    def _put(self, parcel: Parcel) -> None:
-        self._serial += 1
+    def _put_off(self, parcel: Parcel, due: float) -> None:
         parcel.peer = parcel.ordinal = -1
-        number = parcel.batch.base + next(iter(parcel.rest))[0]
-        heappush(self._ready, (number, self._serial, parcel))
+        self._later.push(due, parcel)
+
+    def _put(self, parcel: Parcel) -> None:
+        parcel.peer = parcel.ordinal = -1
+        self._ready.push(parcel.batch.base + next(iter(parcel.rest))[0], parcel)
 
     _reactions: ClassVar[dict[type, Callable[..., None]]] = {
         Feed: _feed,
