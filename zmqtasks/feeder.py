@@ -37,11 +37,16 @@ class Feeder:
         self._state = threading.Condition()
         self._ended = self._stopped = False  # nothing more comes; nothing more is wanted
         self._stretch = 1
-        for name, target in (("reader", self._run_reader), ("feeder", self._run_feeder)):
-            threading.Thread(target=target, name=f"zmqtasks-{name}", daemon=True).start()
+        threading.Thread(target=self._run_reader, name="zmqtasks-reader", daemon=True).start()
+        self._feeding = threading.Thread(target=self._run_feeder, name="zmqtasks-feeder", daemon=True)
+        self._feeding.start()
 
     def stop(self) -> None:
-        """Read nothing more. An input that blocks is left alone."""
+        """Read nothing more, and feed nothing more when this returns. An input that blocks is left alone."""
+        self._stop()
+        self._feeding.join()
+
+    def _stop(self) -> None:
         with self._state:
             self._stopped = True
             self._state.notify_all()
@@ -79,7 +84,7 @@ class Feeder:
                 self._feed(batch)
         except BaseException as error:  # noqa: BLE001 - what cannot be pickled: whoever iterates the run hears of it
             self.error = self.error or error
-        self.stop()
+        self._stop()
         self._done()
 
     def _take(self, count: int) -> list[Any]:

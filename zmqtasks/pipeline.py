@@ -21,6 +21,7 @@ from zmqtasks.keys import KeyStore
 from zmqtasks.nodes.cpus import cpus
 from zmqtasks.nodes.household import Plan
 from zmqtasks.nodes.ventilator import Target, VentilatorNode
+from zmqtasks.nodes.window import Window
 from zmqtasks.options import DEFAULT_OPTIONS, Retry
 from zmqtasks.results import OnError, Pieces, Results
 
@@ -83,8 +84,7 @@ class Ventilator(Generic[T, R]):
                 KeyStore(),
                 target,
                 f"{sys.version_info.major}.{sys.version_info.minor}",
-                window=window,
-                window_bytes=WINDOW_BYTES,
+                Window(window, WINDOW_BYTES),
             )
             undo.pop_all()
         self._node.start(Plan(workers, cpus(), "local") if workers else None, folder=folder)

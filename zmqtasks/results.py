@@ -9,7 +9,8 @@ from typing import Any, Generic, Literal, TypeVar
 from zmqtasks import payload as payloads
 from zmqtasks.core.gather import Piece
 from zmqtasks.feeder import Feeder
-from zmqtasks.nodes.ventilator import Unheard, VentilatorNode
+from zmqtasks.nodes.ventilator import VentilatorNode
+from zmqtasks.nodes.window import Unheard
 from zmqtasks.outcome import error_of
 
 R = TypeVar("R")
@@ -47,7 +48,7 @@ class Pieces(Iterator[Piece]):
         self._last = next(self._taken, None)
         if self._last is None and not self._closed:
             try:
-                self._taken = iter(self._node.take())
+                self._taken = iter(self._node.window.take(None))
             except BaseException:
                 self.close()
                 raise
@@ -75,6 +76,7 @@ class Pieces(Iterator[Piece]):
         if not self._closed:
             self._closed = True
             self._taken = iter(())
+            self._node.window.end()
             self._feeder.stop()
             self._node.drop()
             self._over()

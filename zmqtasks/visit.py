@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from zmqtasks.messages import Accepted
+
 PROTOCOL = 1  # its version: who speaks another is refused
 
 
@@ -61,6 +63,27 @@ class Admit(msgspec.Struct, array_like=True, tag="admit"):
     beat_s: float
 
 
+class Collect(msgspec.Struct, array_like=True, tag="collect"):
+    """A ventilator to a sink: outcomes of this pipeline will come, from number 0 on, to be written in order or not."""
+
+    pipeline: str
+    ordered: bool
+
+
+class Collecting(msgspec.Struct, array_like=True, tag="collecting"):
+    """The sink's answer: where it takes them, and the ranges of numbers that it has written before."""
+
+    address: str
+    have: list[tuple[int, int]]
+
+
+class Written(msgspec.Struct, array_like=True, tag="written"):
+    """These outcomes are with the system, whatever becomes of the sink now; `failed`: how many of all are failures."""
+
+    accepted: list[Accepted]
+    failed: int
+
+
 class Refused(msgspec.Struct, array_like=True, tag="refused"):
     """The broker does not talk to this peer: why, in one line. Not `final`: it may come anew."""
 
@@ -104,4 +127,17 @@ class Report(msgspec.Struct, array_like=True, tag="report"):
     error: str = ""
 
 
-Visit = Enter | Welcome | Admit | Refused | Taken | Got | Fetch | Inquiry | Report
+Visit = (
+    Enter
+    | Welcome
+    | Admit
+    | Collect
+    | Collecting
+    | Written
+    | Refused
+    | Taken
+    | Got
+    | Fetch
+    | Inquiry
+    | Report
+)
