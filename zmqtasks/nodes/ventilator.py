@@ -124,8 +124,8 @@ class VentilatorNode:
 
     def begin(self, first: int, *, ordered: bool) -> None:
         """A new run: outcomes of numbers from `first` on."""
+        self._say((first, ordered))  # first: as long as the window is closed, the end of the run before closes nothing
         self.window.begin()
-        self._say((first, ordered))
 
     def release(self, piece: Piece) -> None:
         """Whoever has taken it is through with it."""
