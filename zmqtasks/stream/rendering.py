@@ -22,10 +22,8 @@ from zmqtasks.errors import CommandFailed, NotJson, NotPicklable
 from zmqtasks.stream import batch
 from zmqtasks.stream.batch import Unit, Value
 from zmqtasks.stream.command import Command
-from zmqtasks.stream.item import BadInput
+from zmqtasks.stream.item import BadInput, brief, readable, written
 from zmqtasks.stream.notation import NOTATIONS, Name
-
-_SHOWN_MAX = 60  # characters of an input in a line for people
 
 _encode = msgspec.json.Encoder().encode  # of an item, which is plain, or of what is our own
 
@@ -49,14 +47,14 @@ class Rendered:
 
     def failed(self, index: int, item: Any, error: BaseException | BadInput, attempts: int) -> Unit:
         """Return the failure of an item that something befell elsewhere."""
-        return self._failure(index, shown_input(item), error, attempts)
+        return self._failure(index, written(item), error, attempts)
 
     def _failure(self, index: int, given: bytes, error: BaseException | BadInput, attempts: int) -> Unit:
         if not self._text:
             return Unit(_line(index, given, b'"error": ', _encode(_fault(error)), attempts), b"", True)
-        shown = given.decode()
-        shown = shown if len(shown) <= _SHOWN_MAX else f"{shown[:_SHOWN_MAX]}..."
-        said = f"zmqtasks: input {index}, {shown}: {_said(error)}\n".encode("utf-8", "backslashreplace")
+        said = f"zmqtasks: input {index}, {brief(given)}: {_said(error)}\n".encode(
+            "utf-8", "backslashreplace"
+        )
         if isinstance(error, CommandFailed):  # what it had written by then is kept
             return Unit(error.stdout, error.stderr + said, True)
         return Unit(b"", said, True)
@@ -91,10 +89,10 @@ class RenderedFunction(Rendered):
         try:
             if self._text and type(result) is str:
                 return result.encode() + b"\n"
-            written = NOTATIONS[self._notation](result)
+            shown = NOTATIONS[self._notation](result)
         except (NotJson, NotPicklable, UnicodeEncodeError) as error:  # as at any other attempt
             return self._failure(index, given, error, attempt)
-        return written + b"\n" if self._text else _line(index, given, b'"result": ', written, attempt)
+        return shown + b"\n" if self._text else _line(index, given, b'"result": ', shown, attempt)
 
 
 class RenderedCommand(Rendered):
@@ -116,14 +114,9 @@ class RenderedCommand(Rendered):
             return self.failed(index, item, error, attempt)
         if self._text:
             return Unit(stdout, stderr, False) if stderr else stdout
-        out, err = _encode(_readable(stdout)), _encode(_readable(stderr))
+        out, err = _encode(readable(stdout)), _encode(readable(stderr))
         result = b'{"exit":0,"stdout":%b,"stderr":%b}' % (out, err)
         return _line(index, _encode(item), b'"result": ', result, attempt)
-
-
-def shown_input(item: Any) -> bytes:
-    """Return an item in JSON, as the lines of an output have it; of what could not be read, its bytes as text."""
-    return _encode(_readable(item.raw) if type(item) is BadInput else item)
 
 
 def _line(index: int, given: bytes, key: bytes, value: bytes, attempts: int) -> bytes:
@@ -151,8 +144,8 @@ def _fault(error: BaseException | BadInput) -> dict[str, Any]:
         return {
             **fault,
             "exit": error.exit,
-            "stdout": _readable(error.stdout),
-            "stderr": _readable(error.stderr),
+            "stdout": readable(error.stdout),
+            "stderr": readable(error.stderr),
         }
     if not isinstance(error, NotJson | NotPicklable):
         frames = error.__traceback__ and error.__traceback__.tb_next
@@ -169,11 +162,6 @@ def _said(error: BaseException | BadInput) -> str:
     if isinstance(error, CommandFailed):
         return text
     return f"{payload.type_name(error)}: {text}" if text else payload.type_name(error)
-
-
-def _readable(output: bytes) -> str:
-    r"""Bytes as text: what is no UTF-8 in them is shown as \\xNN, so that nothing of it is lost."""
-    return output.decode("utf-8", "backslashreplace")
 
 
 def _plain(text: str) -> str:
