@@ -43,6 +43,7 @@ FLOORS = {
             "culprit",
             "visit",
             "installed",
+            "stream",
         ),
         BYTES,
     ),

@@ -244,6 +244,11 @@ def dump_result(value: Any) -> Payload:
     return pickler.pack(out_of_band(value))[0]
 
 
+def dumps(value: Any) -> bytes:
+    """`value` in one piece, which `pickle.loads` takes in any program that has cloudpickle."""
+    return bytes(cloudpickle.dumps(value))
+
+
 # ---- loading ----------------------------------------------------------------------------------------------------
 
 
@@ -284,16 +289,21 @@ def dump_error(error: BaseException, traceback: str, task: str) -> bytes:
                 packed, _ = Pickler(None, hold).pack(error)  # of a class that knows its way home
         except BaseException:  # noqa: BLE001 - whatever its class does while it is pickled or rebuilt
             packed = None
-    kind = type(error)
-    name = (
-        kind.__qualname__
-        if kind.__module__ in ("builtins", "__main__")
-        else f"{kind.__module__}.{kind.__qualname__}"
+    return pickle.dumps(
+        (task, type_name(error), text_of(error), traceback, packed if type(packed) is bytes else None)
     )
-    return pickle.dumps((task, name, _text(error), traceback, packed if type(packed) is bytes else None))
 
 
-def _text(error: BaseException) -> str:
+def type_name(error: BaseException) -> str:
+    """The type of an exception as a reader knows it: with its module, unless that is Python's or the main one."""
+    kind = type(error)
+    if kind.__module__ in ("builtins", "__main__"):
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, be its `__str__` broken."""
     try:
         return str(error)
     except BaseException as failure:  # noqa: BLE001 - a broken __str__

@@ -11,6 +11,7 @@ from zmqtasks.errors import (
     TimeLimitExceeded,
     UnknownTask,
     UnsafeConfiguration,
+    UnusableFile,
     UnusableKey,
     ZmqTasksError,
 )
@@ -49,6 +50,7 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (ConnectionError, Exit.NO_CONNECTION),
     (UnknownTask, Exit.NOT_FOUND),
     (ResultExpired, Exit.NOT_FOUND),
+    (UnusableFile, Exit.USAGE),
     (UnusableKey, Exit.USAGE),
     (UnsafeConfiguration, Exit.UNSAFE),
     (TimeLimitExceeded, Exit.FAILED),
