@@ -48,7 +48,6 @@ ITEMS_MAX = 4096  # in a batch, however short they are
 PIPE_S = 0.25  # longer than that a parcel is in the pipe only if nobody reads it
 ASK_S = 0.02  # between two recalls that were in vain
 LOOKS = 4  # how often, within the time after which silence counts, it is looked who is silent
-
 FN = 1  # a pipeline has one function
 
 
@@ -64,6 +63,7 @@ class Stream:
         self.silence_s = silence_s
         self.hands: dict[int, Hand] = {}
         self.unsettled = 0  # items that are neither accepted nor given up
+        self.freed_bytes = 0  # of payloads that are needed no more, since the host has counted them
         self.pace = Pace()
         self._inbox: list[tuple[int, Any]] = []
         self._effects: list[Effect] = []
@@ -190,7 +190,7 @@ class Stream:
         self._batches.clear()
         self._ready, self._later = Queue(), Queue()
         self._sent = {}
-        self.unsettled = 0
+        self.unsettled = self.freed_bytes = 0
         self.is_halted = False
 
     # ---- inputs and outcomes -------------------------------------------------------------------------------------
@@ -204,17 +204,23 @@ class Stream:
         self._put(parcel)
 
     def _accepted(self, _peer: int, message: Accepted, _now: float) -> None:
-        if (batch := self._batches.get(message.base)) is None:
+        if (batch := self._batches.get(message.base)) is not None:
+            self._settle(batch, message.offset, message.offset + message.items)
             return
+        first = message.base + message.offset  # a sink that was started anew knows numbers, and no batches
+        for batch in list(self._batches.values()):
+            self._settle(batch, first - batch.base, first + message.items - batch.base)
+
+    def _settle(self, batch: Batch, first: int, limit: int) -> None:
         left = batch.left
         for parcel in batch.parcels:
-            removed = parcel.rest.remove(message.offset, message.offset + message.items)
-            batch.left -= sum([limit - first for first, limit in removed])
+            batch.left -= sum([end - start for start, end in parcel.rest.remove(first, limit)])
             if not parcel.rest:
                 self._take_out(parcel)
         self.unsettled -= left - batch.left
         batch.parcels = [parcel for parcel in batch.parcels if parcel.rest]
         if not batch.left:
+            self.freed_bytes += len(batch.payload)
             del self._batches[batch.base]
 
     def _take_out(self, parcel: Parcel) -> None:

@@ -135,8 +135,12 @@ class Door:
 
     def tell(self, number: int, head: object) -> None:
         """A message without payloads; who cannot be reached is gone, and the monitor will say so."""
+        self.mail(number, codec.simple(head))
+
+    def mail(self, number: int, message: wire.Message) -> None:
+        """Any message."""
         if (member := self.members.get(number)) is not None:
-            self._mailbox.send(codec.simple(head), member.route)
+            self._mailbox.send(message, member.route)
 
     def close(self) -> None:
         """Stop looking; the socket is closed with the others."""

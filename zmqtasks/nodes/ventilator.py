@@ -88,14 +88,15 @@ class VentilatorNode:
         self._intake: Intake = (
             OwnIntake(self._pipeline, sockets, self._loop, window, self._accept)
             if sink is None
-            else FarIntake(self._pipeline, sink.address, sink.key, self._loop, self._accept, sink.render)
+            else FarIntake(
+                self._pipeline, sink.address, sink.key, self._loop, window, self._accept, sink.render
+            )
         )
         self._outside: set[int] = set()  # workers that wait until it is known where outcomes go
         self._own: OwnWorker | None = None
         self._words: deque[Any] = (
             deque()
         )  # from other threads: batches, and what is to be done with the stream
-        self._sizes: dict[int, list[int]] = {}  # of batches by base: items without an outcome, bytes
         self._fed_all = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="zmqtasks-ventilator", daemon=True)
@@ -124,7 +125,9 @@ class VentilatorNode:
 
     def begin(self, first: int, *, ordered: bool) -> None:
         """A new run: outcomes of numbers from `first` on."""
-        self._say((first, ordered))  # first: as long as the window is closed, the end of the run before closes nothing
+        self._say(
+            (first, ordered)
+        )  # first: as long as the window is closed, the end of the run before closes nothing
         self.window.begin()
 
     def release(self, piece: Piece) -> None:
@@ -207,7 +210,6 @@ class VentilatorNode:
         while self._words:
             word = self._words.popleft()
             if type(word) is Feed:
-                self._sizes[word.base] = [word.count, len(word.payload)]
                 self._stream.receive(0, word, now)
             elif type(word) is tuple:
                 self._fed_all = False
@@ -222,7 +224,6 @@ class VentilatorNode:
 
     def _drop(self) -> None:
         self._stream.drop()
-        self._sizes.clear()
         self._intake.end()
         for number in list(self._door.members):
             self._door.tell(number, wire.Signal("recall"))
@@ -241,6 +242,9 @@ class VentilatorNode:
                         )
                 elif isinstance(effect, End) and (member := self._door.members.get(effect.peer)) is not None:
                     self._door.turn_out(member, "nothing was heard of it for too long", now, final=False)
+        if stream.freed_bytes:
+            self.window.freed(stream.freed_bytes)
+            stream.freed_bytes = 0
         full = self._push(now)
         is_done = not stream.running if stream.is_halted else self._fed_all and not stream.unsettled
         if is_done and not self._words:
@@ -262,11 +266,6 @@ class VentilatorNode:
     def _accept(self, accepted: Accepted) -> None:
         """The sink has these outcomes."""
         self._stream.receive(0, accepted, monotonic())
-        if (size := self._sizes.get(accepted.base)) is not None:
-            size[0] -= accepted.items
-            if not size[0]:
-                del self._sizes[accepted.base]
-                self.window.settled(0, size[1])
 
     # ---- workers -------------------------------------------------------------------------------------------------
 
