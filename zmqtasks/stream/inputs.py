@@ -28,12 +28,17 @@ READERS: dict[Format, Callable[[str, Iterable[bytes]], Iterator[list[Any]]]] = {
 class Inputs(Protocol):
     """Items in their order, to be gone through once; how far that is, as far as it is known."""
 
-    total: int | None
-    """How many there are."""
-    bytes_done: int
-    """What was read of the files, compressed as they are."""
-    bytes_total: int | None
-    """What the files have."""
+    @property
+    def total(self) -> int | None:
+        """How many there are."""
+
+    @property
+    def bytes_done(self) -> int:
+        """What was read of the files, compressed as they are."""
+
+    @property
+    def bytes_total(self) -> int | None:
+        """What the files have."""
 
     def batches(self, items_max: int = ITEMS_MAX) -> Iterator[tuple[int, list[Any]]]:
         """Yield the index of a first item with it and those after it, as soon as they are there.
