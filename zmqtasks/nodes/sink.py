@@ -13,6 +13,7 @@ from typing import Protocol
 import zmq
 
 from zmqtasks import codec, wire
+from zmqtasks.blobs import stream_of
 from zmqtasks.core.gather import Gather, Piece
 from zmqtasks.core.parcels import BASE_MASK
 from zmqtasks.core.ranges import Ranges
@@ -143,7 +144,7 @@ class SinkNode:
             self._door.mail(self._member.number, codec.yielded(self._pipeline, broken))
 
     def _write(self, piece: Piece) -> None:
-        batch: Batch = unpack(piece.payload)
+        batch: Batch = unpack(stream_of(piece.payload))
         places = range(piece.skip, piece.skip + piece.items)
         self._output.write(b"".join(batch.outs[places.start : places.stop]))
         self._have.add(piece.first, piece.first + piece.items)

@@ -1,0 +1,125 @@
+"""A function with its workers, and one run after the other: what `Ventilator` and the command line have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from zmqtasks.blobs import hold
+from zmqtasks.calls import Calls, NotASpan
+from zmqtasks.errors import ClientClosed, ForeignFuture
+from zmqtasks.feeder import Feeder
+from zmqtasks.functions import Functions, name_of
+from zmqtasks.keys import KeyStore
+from zmqtasks.nodes.cpus import cpus
+from zmqtasks.nodes.household import Plan
+from zmqtasks.nodes.ventilator import Far, Target, VentilatorNode
+from zmqtasks.nodes.window import Window
+from zmqtasks.options import DEFAULT_OPTIONS, Retry
+from zmqtasks.results import Feeds, Pieces
+
+WINDOW_BYTES = 64 << 20
+
+
+Source = Callable[["Pipe"], Feeds]
+
+
+class Pipe:
+    """`workers`: children of a worker on this machine, whose tasks print to `output`; `sink`: one elsewhere."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        workers: int,
+        bind: str | None,
+        retry: Retry | None,
+        window: int,
+        sink: Far | None = None,
+        output: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.window = window
+        self._fn = fn
+        self._next = 0  # the number of the next run's first input
+        self._run: weakref.ref[Pieces] | None = None  # the run that is on
+        self._calls = Calls(_Packing(by_value=bind is not None))
+        rule = None if retry is None else self._calls.rule(retry)
+        target = Target(
+            options.get("name") or name_of(fn),
+            self._calls.function(fn),
+            DEFAULT_OPTIONS.replace(retry=rule, **options),
+        )
+        folder = "" if bind else tempfile.mkdtemp(prefix="zmqtasks-")
+        with contextlib.ExitStack() as undo:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            self.node = VentilatorNode(
+                bind or f"ipc://{folder}/control",
+                KeyStore(),
+                target,
+                f"{sys.version_info.major}.{sys.version_info.minor}",
+                Window(window, WINDOW_BYTES),
+                sink,
+            )
+            undo.pop_all()
+        plan = Plan(workers, cpus(), "local") if workers else None
+        self.node.start(plan, output=output, folder=folder)
+        self.close = weakref.finalize(self, _close, self.node, folder)
+
+    def begin(self, source: Source, *, ordered: bool, keep: bool = False) -> Pieces:
+        """Run what `source` feeds; the run that was on is ended."""
+        if not self.close.alive:
+            raise ClientClosed("this pipeline is closed")
+        if self._run is not None and (before := self._run()) is not None:
+            before.close()
+        first = self._next
+        self.node.begin(first, ordered=ordered)
+        pieces = Pieces(self.node, source(self), first, keep=keep)
+        self._run = weakref.ref(pieces)
+        return pieces
+
+    def feed(self, items: list[Any]) -> None:
+        """The inputs that come next."""
+        self._next = self.feed_at(self._next, items, star=False)
+
+    def feed_at(self, first: int, items: list[Any], *, star: bool) -> int:
+        """Inputs from number `first` on (`star`: tuples of arguments); the number after the last."""
+        try:
+            for _, count, payload in self._calls.batches(items, len(items), self._fn, star=star):
+                self.node.feed(first, count, payload)
+                first += count
+        except NotASpan:
+            raise ForeignFuture(
+                "an input is a future: a pipeline has no dispatcher, pass its result"
+            ) from None
+        return first
+
+
+class _Packing:
+    """What pickles the inputs asks for: as a client's host, where nothing travels twice."""
+
+    workers = 1
+    ids = None
+
+    def __init__(self, *, by_value: bool) -> None:
+        self.by_value = by_value
+        self.functions = Functions(by_value=by_value)
+        self.shelf = self
+        self.hold = hold
+
+
+def _close(node: VentilatorNode, folder: str) -> None:
+    node.close()
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def reading(items: Iterable[Any]) -> Source:
+    """What reads `items`, whatever they are."""
+    iter(items)  # what cannot be iterated is an error here, not in another thread
+    return lambda pipe: Feeder(items, pipe.node.wait_for_room, pipe.feed, pipe.node.fed_all)
