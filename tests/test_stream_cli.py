@@ -79,16 +79,17 @@ class Serial:
 
 
 class Pipeline(ModuleType):
-    """`zmqtasks.pipeline`, with that engine; `engine` is the last one."""
+    """`zmqtasks.engine`, with that engine; `engine` is the last one."""
 
     engine: Serial
 
     def __init__(self) -> None:
-        super().__init__("zmqtasks.pipeline")
+        super().__init__("zmqtasks.engine")
         self.kind: type[Serial] = Serial
 
     @contextmanager
-    def open_engine(self, function: Any, **options: Any) -> Iterator[Serial]:
+    def Engine(  # noqa: N802 - in its place
+        self, function: Any, **options: Any) -> Iterator[Serial]:
         self.engine = self.kind(function, options)
         yield self.engine
 
@@ -96,7 +97,8 @@ class Pipeline(ModuleType):
 @pytest.fixture(autouse=True)
 def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Pipeline]:
     made = Pipeline()
-    monkeypatch.setitem(sys.modules, "zmqtasks.pipeline", made)
+    monkeypatch.setitem(sys.modules, "zmqtasks.engine", made)
+    monkeypatch.setattr(zmqtasks, "engine", made, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "pyproject.toml").touch()

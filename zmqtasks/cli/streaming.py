@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from zmqtasks.stream.batch import Batch
@@ -44,10 +43,6 @@ class Engine(Protocol):
 
     def stop(self, *, cold: bool = False) -> None:
         """Read no more: `run_rendered` returns when what runs is delivered, or at once. For signal handlers too."""
-
-
-OpenEngine = Callable[..., AbstractContextManager[Engine]]
-"""Starts an engine: `(function, *, workers, bind, key, sink, retry, time_limit, window, wait_workers)`."""
 
 
 class Display(Protocol):

@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Callable
 from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,6 @@ from zmqtasks.cli.exits import Exit
 from zmqtasks.cli.options import AsJson, Debug, KeyFile, Level, LogLevel, address, bind_address, duration
 
 if TYPE_CHECKING:
-    from zmqtasks.cli.streaming import OpenEngine
     from zmqtasks.stream.inputs import Inputs
     from zmqtasks.stream.rendering import Rendered
     from zmqtasks.stream.results import Output
@@ -214,9 +212,12 @@ def ventilator(
     input. Workers of other machines: --bind tcp://0.0.0.0:5557 here, zmqtasks worker --ventilator tcp://HOST:5557
     there. After an interruption the same command with --resume does the rest. The exit code is 1 if an input failed.
     """
+    from zmqtasks import engine
     from zmqtasks.cli.service import Signals, log_to_stderr
     from zmqtasks.cli.streaming import Run, display
     from zmqtasks.cli.target import resolve
+    from zmqtasks.keys import load
+    from zmqtasks.nodes.zap import keypair
     from zmqtasks.stream.results import Output
 
     log_to_stderr(log_level)
@@ -251,30 +252,31 @@ def ventilator(
         _tell(out)
         shown = display(asked=False if joins else progress, to_stdout=out.path == "-")
         run = Run(inputs, out, shown, halt=halt)
-        opened: OpenEngine = import_module("zmqtasks.pipeline").open_engine
-        with opened(
+        with engine.Engine(
             function,
             workers=workers or 0,
             bind=bind or (None if workers else BIND),
-            key=key,
+            key=None
+            if sink is None or sink.startswith("ipc:")
+            else load(None if key is None else str(key), "client", keypair, address=sink),
             sink=sink,
             retry=retry,
             time_limit=time_limit,
             window=window,
             wait_workers=wait_workers,
-        ) as engine:
+        ) as pipeline:
             signals = Signals(
-                engine.stop,
+                pipeline.stop,
                 f"what runs is finished, in {shutdown_timeout:g} s at the latest",
                 shutdown_timeout,
-                lambda: engine.stop(cold=True),
+                lambda: pipeline.stop(cold=True),
             )
-            if engine.address:
-                _log.info("for more workers: zmqtasks worker --ventilator %s", engine.address)
+            if pipeline.address:
+                _log.info("for more workers: zmqtasks worker --ventilator %s", pipeline.address)
             if body is not None:
-                out.write(run.join(engine, body, folds=fold is not None, text=text))
+                out.write(run.join(pipeline, body, folds=fold is not None, text=text))
             else:
-                run.go(engine, ordered=ordered)
+                run.go(pipeline, ordered=ordered)
     if (signals.code or run.is_halted) and out.path != "-" and not joins:
         _log.info("the same command with --resume does the rest")
     raise typer.Exit(signals.code or (Exit.FAILED if run.failed else Exit.FINE))

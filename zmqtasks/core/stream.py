@@ -167,6 +167,11 @@ class Stream:
         return 0 if self.is_halted else max(0, 2 + 2 * slots - len(self._ready))
 
     @property
+    def batches(self) -> list[tuple[int, int]]:
+        """Those with inputs that are unsettled: the number of the first, and how many."""
+        return [(batch.base, batch.count) for batch in self._batches.values()]
+
+    @property
     def batch_items(self) -> int:
         """How many inputs the next batch should have: about `BATCH_S` of work."""
         cost = self.pace.cost_s(FN)
@@ -204,17 +209,12 @@ class Stream:
         self._put(parcel)
 
     def _accepted(self, _peer: int, message: Accepted, _now: float) -> None:
-        if (batch := self._batches.get(message.base)) is not None:
-            self._settle(batch, message.offset, message.offset + message.items)
+        if (batch := self._batches.get(message.base)) is None:
             return
-        first = message.base + message.offset  # a sink that was started anew knows numbers, and no batches
-        for batch in list(self._batches.values()):
-            self._settle(batch, first - batch.base, first + message.items - batch.base)
-
-    def _settle(self, batch: Batch, first: int, limit: int) -> None:
         left = batch.left
         for parcel in batch.parcels:
-            batch.left -= sum([end - start for start, end in parcel.rest.remove(first, limit)])
+            removed = parcel.rest.remove(message.offset, message.offset + message.items)
+            batch.left -= sum([limit - first for first, limit in removed])
             if not parcel.rest:
                 self._take_out(parcel)
         self.unsettled -= left - batch.left

@@ -70,7 +70,8 @@ class Door:
             self._see_who_left(now)
         if (authenticator := self._sockets.authenticator) is not None:
             look = authenticator.answer if authenticator.fileno() in ready else authenticator.refresh
-            for member in [member for member in self.members.values() if member.user in look(now)]:
+            out = look(now)
+            for member in [member for member in self.members.values() if member.user in out]:
                 self.turn_out(member, "this key is not admitted any more", now)
         for _ in range(MAIL_MAX):
             if (mail := self._mailbox.receive()) is None:

@@ -10,10 +10,11 @@ import zmq
 from zmqtasks import codec, wire
 from zmqtasks.core.gather import Gather
 from zmqtasks.core.parcels import BASE_MASK
+from zmqtasks.core.ranges import Ranges
 from zmqtasks.errors import ConnectionTimeout
 from zmqtasks.keys import Key
 from zmqtasks.messages import Accepted, Part
-from zmqtasks.nodes.dealer import Dealer
+from zmqtasks.nodes.dealer import Dealer, reachable
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mailbox
 from zmqtasks.nodes.sockets import Sockets, endpoint
@@ -32,6 +33,8 @@ class Intake(Protocol):
 
     address: str  # where workers find it; "" while nobody is there
     key: str  # its public key, "" if it is the ventilator's own
+    known: Ranges  # numbers that it has had before
+    is_back: bool  # it has come, and says what it knows: the batches that are on have to be looked through
 
     def has_mail(self) -> bool:
         """Whether something has come; asked before each sleep."""
@@ -42,8 +45,11 @@ class Intake(Protocol):
     def begin(self, first: int, *, ordered: bool) -> None:
         """A run begins, its numbers from `first` on."""
 
-    def end(self) -> None:
-        """Nobody wants any more of the run's outcomes."""
+    def fed(self, base: int, count: int) -> None:
+        """That batch is on: what is known of it is accepted at once."""
+
+    def end(self, *, complete: bool) -> None:
+        """Nobody wants any more of the run's outcomes; it is `complete`, or was broken off."""
 
     def put(self, base: int, offset: int, unheard: Unheard) -> None:
         """A failure that no worker can tell of."""
@@ -56,8 +62,10 @@ class OwnIntake:
     """The sink is here: whoever iterates the run takes what comes out of `window`."""
 
     key = ""
+    is_back = False
 
     def __init__(self, pipeline: str, sockets: Sockets, loop: Loop, window: Window, accept: Accept) -> None:
+        self.known = Ranges()
         self._pipeline = pipeline
         self._gathering = Gathering(window, accept)
         self._mailbox = Mailbox(sockets.bind(zmq.PULL, sockets.beside("outcomes")))
@@ -85,7 +93,10 @@ class OwnIntake:
         """A run begins."""
         self._gathering.begin(first, ordered=ordered)
 
-    def end(self) -> None:
+    def fed(self, base: int, count: int) -> None:
+        """Nothing is known of it."""
+
+    def end(self, *, complete: bool) -> None:  # noqa: ARG002 - whoever iterates the run knows
         """What still comes is not heard."""
         self._gathering.end()
 
@@ -104,6 +115,7 @@ class FarIntake:
     """
 
     address = ""
+    is_back = False
 
     def __init__(
         self,
@@ -116,6 +128,7 @@ class FarIntake:
         render: Callable[[Unheard], bytes],
     ) -> None:
         self.key = key.server if key is not None else ""
+        self.known = Ranges()
         self._pipeline = pipeline
         self._window = window
         self._gathering = Gathering(window, accept)
@@ -152,9 +165,8 @@ class FarIntake:
         """What the sink says; whether it has sent this ventilator away for now."""
         head = message.head
         if type(head) is Collecting:
-            self.address = head.address
-            for first, limit in head.have:
-                self._gathering.take(first, Part(first, 0, limit - first, failed=False, payload=KNOWN))
+            self.address = reachable(head.address, self._dealer.address)
+            self.known, self.is_back = Ranges(head.have), True
         elif type(head) is Written:
             for accepted, payload in zip(head.accepted, head.payloads, strict=True):
                 part = Part(accepted.base, accepted.offset, accepted.items, failed=False, payload=payload)
@@ -180,10 +192,16 @@ class FarIntake:
         self._ordered = ordered
         self._gathering.begin(first, ordered=False)
 
-    def end(self) -> None:
+    def fed(self, base: int, count: int) -> None:
+        """The sink may have had some of it."""
+        for first, limit in self.known.within(base, base + count):
+            part = Part(base, first - base, limit - first, failed=False, payload=KNOWN)
+            self._gathering.take(base, part)
+
+    def end(self, *, complete: bool) -> None:
         """The sink may go."""
         self._gathering.end()
-        self._dealer.send(codec.simple(wire.Signal("bye")))
+        self._dealer.send(codec.simple(wire.Signal("bye" if complete else "broken off")))
 
     def put(self, base: int, offset: int, unheard: Unheard) -> None:
         """A failure that no worker can tell of."""

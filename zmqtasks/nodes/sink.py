@@ -64,18 +64,18 @@ class SinkNode:
         self._written: list[Accepted] = []  # what the ventilator is to hear
         self._marks: list[bytes] = []  # which of each are failures
         self._stops = 0
-        self._over = False
+        self.is_over = self.is_complete = False  # the pipeline has ended; with all of its inputs
 
     def stop(self) -> None:
         """From a signal handler: end; the ventilator waits for another sink."""
         self._stops += 1
         self._loop.wake()
 
-    def run(self) -> bool:
-        """Serve until the pipeline has ended, or until stopped; whether it has ended."""
+    def run(self) -> None:
+        """Serve until the pipeline has ended, or until stopped."""
         try:
             deadline = 0.0
-            while not (self._over or self._stops):
+            while not (self.is_over or self._stops):
                 self._loop.asleep = True
                 awake = self._door.has_mail() or self._outcomes.has_mail()
                 ready = self._loop.wait(0.0 if awake else deadline)
@@ -90,7 +90,6 @@ class SinkNode:
             self._door.close()
             self._sockets.close()
             self._loop.close()
-        return self._over
 
     # ---- the ventilator ------------------------------------------------------------------------------------------
 
@@ -106,8 +105,8 @@ class SinkNode:
             raise PermissionError("this sink serves another pipeline")
         elif type(head) is wire.Yield:
             self._yielded(message)
-        elif type(head) is wire.Signal and head.name == "bye":
-            self._over = True
+        elif type(head) is wire.Signal:
+            self.is_over, self.is_complete = True, head.name == "bye"
 
     def _collect(self, member: Member, about: Collect) -> None:
         if self._pipeline and about.pipeline != self._pipeline:

@@ -195,10 +195,16 @@ class VentilatorNode:
                 self._own.ended()
                 if self._own.is_broken:
                     self.window.fail(ZmqTasksError("no worker comes up: see what it wrote to standard error"))
+            if self._pipe.fileno() in ready:
+                self._pipe.takes_mail()  # or it would signal for ever what it was not asked about
             again = self._door.look(ready, now)
             if self._intake.look(ready, now):  # what the workers have done may be lost: they begin anew
                 for member in list(self._door.members.values()):
                     self._door.turn_out(member, "the sink is gone", now, final=False)
+            if self._intake.is_back:
+                self._intake.is_back = False
+                for base, count in self._stream.batches:
+                    self._intake.fed(base, count)
             if self._outside and self._intake.address:
                 self._admit()
             self._hear_words(now)
@@ -211,6 +217,7 @@ class VentilatorNode:
             word = self._words.popleft()
             if type(word) is Feed:
                 self._stream.receive(0, word, now)
+                self._intake.fed(word.base, word.count)
             elif type(word) is tuple:
                 self._fed_all = False
                 self._intake.begin(word[0], ordered=word[1])
@@ -223,8 +230,8 @@ class VentilatorNode:
                 word.set()
 
     def _drop(self) -> None:
+        self._intake.end(complete=self._fed_all and not self._stream.unsettled)
         self._stream.drop()
-        self._intake.end()
         for number in list(self._door.members):
             self._door.tell(number, wire.Signal("recall"))
         self.window.clear()
