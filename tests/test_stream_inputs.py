@@ -315,10 +315,10 @@ def test_a_compressed_file_that_is_cut_off_is_no_end(path: str) -> None:
     whole = compress(path, b"a\nb\n")
     for size in (len(whole) - 1, len(whole) // 2, 2):
         Path(path).write_bytes(whole[:size])
-        with pytest.raises(UnusableFile, match=rf"cannot read '{path}' to its end: it ends within"):
+        with pytest.raises(BadInputError, match=rf"cannot read '{path}' to its end: it ends within"):
             read(Files([path]))
     Path(path).write_bytes(b"this is not compressed")
-    with pytest.raises(UnusableFile, match=rf"cannot read '{path}' to its end: "):
+    with pytest.raises(BadInputError, match=rf"cannot read '{path}' to its end: "):
         read(Files([path]))
 
 
