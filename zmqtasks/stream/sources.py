@@ -80,7 +80,7 @@ class Source:
         return "standard input" if self.path == STDIN else self.path
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield blocks as they come; an `UnusableFile` where no more can be read, a `BadInputError` of a damaged one."""
+        """Yield blocks as they come; an `UnusableFile` if it cannot be read, a `BadInputError` where it is damaged."""
         codec = codec_of(self.path)
         size = self._block_bytes
         blocks = self._read(READ_BYTES if codec else size)
