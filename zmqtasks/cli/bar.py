@@ -23,6 +23,7 @@ class Bar:
             TextColumn("{task.description}", markup=False),
             console=console,
             transient=True,
+            auto_refresh=False,  # no thread: it is drawn as results come
         )
         self._task = self._bar.add_task("", total=None)
         self._bar.start()
@@ -37,6 +38,7 @@ class Bar:
                 total=snapshot.expected,
                 completed=snapshot.done,
                 description=self._pace.line(now),
+                refresh=True,
             )
 
     def close(self, snapshot: Snapshot) -> None:

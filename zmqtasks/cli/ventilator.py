@@ -244,7 +244,7 @@ def ventilator(
         else _function(words.pop(0), notation, text=text, retries=retry, joins=joins)
     )
     body = resolve(then or fold or "") if joins else None
-    inputs = _inputs(words, values, format_, on_bad_input)
+    inputs = _inputs(words, values, format_, on_bad_input, output)
     path = None if output is None else str(output)
     with Output(
         path, overwrite=overwrite, resume=resume, resume_failed=resume_failed, ordered=ordered
@@ -311,14 +311,25 @@ def _function(
     )
 
 
-def _inputs(words: list[str], values: list[str] | None, format_: Format, on_bad: OnBadInput) -> Inputs:
+def _inputs(
+    words: list[str], values: list[str] | None, format_: Format, on_bad: OnBadInput, output: Path | None
+) -> Inputs:
     from zmqtasks.stream.inputs import Files, Values
 
     if values is not None:
         return Values(values, format="jsonl" if format_ is Format.JSONL else "lines", on_bad=on_bad.value)
     if not words and sys.stdin is not None and sys.stdin.isatty():
         _log.info("inputs are read from this terminal: Ctrl-D ends them")
-    return Files(words or ["-"], format=format_.value, on_bad=on_bad.value)
+    files = Files(words or ["-"], format=format_.value, on_bad=on_bad.value)
+    if (
+        output is not None
+        and output.exists()
+        and any(path != "-" and output.samefile(path) for path in files.paths)
+    ):
+        raise typer.BadParameter(
+            f"'{output}' is an input", param_hint="--output"
+        )  # --overwrite would empty it
+    return files
 
 
 def _tell(output: Output) -> None:

@@ -50,7 +50,8 @@ class Inputs(Protocol):
 class Files:
     """The inputs in files, globs and standard input ("-"); an `UnusableFile` at once if one cannot be read.
 
-    A batch is no more than `items_max` items, of `bytes_max` bytes in the files, or one item that is larger.
+    `paths` are those that the sources stand for. A batch is no more than `items_max` items, and as text no longer than
+    `bytes_max` and one line.
     """
 
     total: int | None = None
@@ -63,9 +64,9 @@ class Files:
         on_bad: OnBad = "stop",
         bytes_max: int = BYTES_MAX,
     ) -> None:
-        paths = expand(sources)
-        self.bytes_total = size_of(paths)
-        self._sources = [Source(path, bytes_max) for path in paths]
+        self.paths = expand(sources)
+        self.bytes_total = size_of(self.paths)
+        self._sources = [Source(path, bytes_max) for path in self.paths]
         self._reader = READERS[format]
         self._on_bad = on_bad
 

@@ -60,9 +60,9 @@ class Pace:
         return now
 
     def rate(self, now: float) -> float | None:
-        """Results a second of late; None before there is one."""
+        """Results a second of late; None before that means anything."""
         since, done = self._samples[0]
-        if now <= since or self.snapshot.done <= done:
+        if now - since < _SAMPLE_S or self.snapshot.done <= done:
             return None
         return (self.snapshot.done - done) / (now - since)
 
