@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from zmqtasks.core.effects import Effect, End, Send, Settle
 from zmqtasks.core.pace import Pace
-from zmqtasks.core.parcels import BASE_BITS, Batch, Hand, Parcel, Queue
+from zmqtasks.core.parcels import BASE_BITS, PIPE_S, Batch, Hand, Parcel, Queue
 from zmqtasks.core.retry import LOG_MAX, backoff_s
 from zmqtasks.messages import (
     FAILED,
@@ -45,8 +45,6 @@ from zmqtasks.options import DEFAULT_OPTIONS, DEFAULT_RETRY, Options
 
 BATCH_S = 0.004  # what a batch is to take a worker's child
 ITEMS_MAX = 4096  # in a batch, however short they are
-PIPE_S = 0.25  # longer than that a parcel is in the pipe only if nobody reads it
-ASK_S = 0.02  # between two recalls that were in vain
 LOOKS = 4  # how often, within the time after which silence counts, it is looked who is silent
 
 FN = 1  # a pipeline has one function
@@ -74,7 +72,7 @@ class Stream:
         self._halted = False
         self._looked: float | None = None  # when it was looked who is silent
         self._turned = 0.0  # when there was a turn last
-        self._ask_at: float | None = None  # when somebody is to be asked who was asked just now
+        self._ask_at = inf  # when somebody is to be asked
 
     # ---- the contract of a machine -------------------------------------------------------------------------------
 
@@ -135,7 +133,7 @@ class Stream:
             times.append(self._looked + self.silence_s / LOOKS)
         if self._sent and self.hands:
             times.append(self._turned + PIPE_S)
-        if self._ask_at is not None:
+        if self._ask_at < inf:
             times.append(self._ask_at)
         return min(times) if times else None
 
@@ -186,6 +184,10 @@ class Stream:
         """Forget every input, whatever becomes of it: nobody wants the outcomes any more."""
         self._inbox = [noted for noted in self._inbox if type(noted[1]) is not Feed]
         for hand in self.hands.values():
+            if (hand.parcels or self._sent) and not (hand.asked or hand.leaving):
+                self._ask(
+                    hand, self._turned
+                )  # what it has not started would be in the way of what comes next
             hand.parcels.clear()
         self._batches.clear()
         self._ready, self._later = Queue(), Queue()
@@ -336,29 +338,28 @@ class Stream:
 
     def _find_lost(self) -> None:
         """What was sent well before every worker was last asked to read all that it has, and claimed by nobody."""
-        drained = min([hand.drained_at for hand in self.hands.values()])
+        drained = min(
+            [hand.drained_at for hand in self.hands.values() if hand.drained_at < inf], default=-inf
+        )
         for parcel in [parcel for parcel in self._sent.values() if parcel.sent_at + PIPE_S <= drained]:
             del self._sent[parcel.ordinal]
             self._put(parcel)
 
     def _recall(self, now: float) -> None:
         """Somebody idles: have the others give back what they have not started, and read what is in the pipe."""
-        self._ask_at = None
         hands = [hand for hand in self.hands.values() if not hand.leaving]
-        ready = self._ready.first is not None
-        if not self._halted and (ready or all(hand.count >= hand.slots for hand in hands)):
-            return
-        stale = bool(self._sent) and next(iter(self._sent.values())).sent_at + PIPE_S <= now
+        sent_at = next(iter(self._sent.values())).sent_at if self._sent else inf
+        busy = self._ready.first is not None or all(hand.count >= hand.slots for hand in hands)
+        self._ask_at = inf
         for hand in hands:
-            surplus = hand.count > hand.slots and not hand.barren
-            if hand.asked or not (surplus or stale):
-                continue
-            pause = ASK_S if surplus else PIPE_S
-            if now >= hand.asked_at + pause:
-                hand.asked, hand.asked_at = True, now
-                self._effects.append(Send(hand.id, Recall()))
+            if (due := hand.ask_at(sent_at, busy=busy and not self._halted)) <= now:
+                self._ask(hand, now)
             else:
-                self._ask_at = min(self._ask_at or inf, hand.asked_at + pause)
+                self._ask_at = min(self._ask_at, due)
+
+    def _ask(self, hand: Hand, now: float) -> None:
+        hand.asked, hand.asked_at = True, now
+        self._effects.append(Send(hand.id, Recall()))
 
     def _part(self, parcel: Parcel, first: int, limit: int) -> Parcel:
         """Items of `parcel` as a parcel of their own; one that is empty then is gone."""
