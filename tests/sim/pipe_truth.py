@@ -94,6 +94,7 @@ class PipeTruth:
         self.runs[number] += 1
         self.last_start = self.sim.now
         if worker.lost or number < self.first:  # nobody listens
+            self.excuses[number] += 1  # but what it tells the sink counts
             return
         other = self.where.get(number)
         if other is not None and not other.excused:

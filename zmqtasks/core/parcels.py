@@ -12,7 +12,8 @@ BASE_BITS = 40  # an ordinal is a batch's first number, and above it how often p
 BASE_MASK = (1 << BASE_BITS) - 1
 
 PIPE_S = 0.25  # longer than that a parcel is in the pipe only if nobody reads it
-OVERDUE_S = 1.0  # after that somebody has to look, though nobody seems to idle
+OVERDUE_S = 1.0  # after that all have to look for it, though nobody seems to idle
+OVERDUE_S_MAX = 60.0  # the same after many a time when nothing was lost
 ASK_S = 0.02  # between two recalls that were in vain
 
 
@@ -126,15 +127,16 @@ class Hand:
         """How many items it holds."""
         return sum([parcel.count for parcel in self.parcels.values()])
 
-    def ask_at(self, sent_at: float, *, busy: bool) -> float:
+    def ask_at(self, sent_at: float, pause_s: float, *, busy: bool) -> float:
         """When to ask for what it has not started; infinity for never. `busy`: nobody seems to idle.
 
-        `sent_at`: since when the oldest parcel that nobody has claimed is in the pipe. Whoever holds no more than it
-        can run at a time is asked too, a little later: it may be at work on what has been forgotten here.
+        `sent_at`: since when the oldest parcel that nobody has claimed is in the pipe; after `pause_s` it is looked
+        for. Whoever holds no more than it can run at a time is asked too, a little later: it may be at work on what
+        has been forgotten here.
         """
         if self.asked:
             return inf
-        due = max(self.asked_at, sent_at) + (OVERDUE_S if busy else PIPE_S)
+        due = max(self.asked_at, sent_at) + pause_s
         if busy or self.barren or not self.parcels:
             return due
         wait_until = -inf if self.count > self.slots else next(iter(self.parcels.values())).sent_at + PIPE_S

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from zmqtasks.core.effects import Effect, End, Send, Settle
 from zmqtasks.core.pace import Pace
-from zmqtasks.core.parcels import BASE_BITS, PIPE_S, Batch, Hand, Parcel, Queue
+from zmqtasks.core.parcels import BASE_BITS, OVERDUE_S, OVERDUE_S_MAX, PIPE_S, Batch, Hand, Parcel, Queue
 from zmqtasks.core.retry import LOG_MAX, backoff_s
 from zmqtasks.messages import (
     FAILED,
@@ -73,6 +73,7 @@ class Stream:
         self._looked: float | None = None  # when it was looked who is silent
         self._turned = 0.0  # when there was a turn last
         self._ask_at = inf  # when somebody is to be asked
+        self._overdue_s = OVERDUE_S  # after that it is looked for parcels though nobody seems to idle
 
     # ---- the contract of a machine -------------------------------------------------------------------------------
 
@@ -128,14 +129,12 @@ class Stream:
 
     def next_deadline(self) -> float | None:
         """When `turn` is due even if nothing comes, or None."""
-        times = [] if (due := self._later.first) is None else [due]
+        times = [self._ask_at] if (due := self._later.first) is None else [self._ask_at, due]
         if self.silence_s is not None and self.hands and self._looked is not None:
             times.append(self._looked + self.silence_s / LOOKS)
         if self._sent and self.hands:
             times.append(self._turned + PIPE_S)
-        if self._ask_at < inf:
-            times.append(self._ask_at)
-        return min(times) if times else None
+        return None if (first := min(times)) == inf else first
 
     def check(self) -> None:
         """Assert the invariants: each unsettled item is in one parcel, and each parcel in one place."""
@@ -344,16 +343,22 @@ class Stream:
         for parcel in [parcel for parcel in self._sent.values() if parcel.sent_at + PIPE_S <= drained]:
             del self._sent[parcel.ordinal]
             self._put(parcel)
+            self._overdue_s = OVERDUE_S
 
     def _recall(self, now: float) -> None:
         """Somebody idles: have the others give back what they have not started, and read what is in the pipe."""
         hands = [hand for hand in self.hands.values() if not hand.leaving]
         sent_at = next(iter(self._sent.values())).sent_at if self._sent else inf
-        busy = self._ready.first is not None or all(hand.count >= hand.slots for hand in hands)
+        busy = not self._halted and (
+            self._ready.first is not None or all(hand.count >= hand.slots for hand in hands)
+        )
+        pause_s = self._overdue_s if busy else PIPE_S
         self._ask_at = inf
         for hand in hands:
-            if (due := hand.ask_at(sent_at, busy=busy and not self._halted)) <= now:
+            if (due := hand.ask_at(sent_at, pause_s, busy=busy)) <= now:
                 self._ask(hand, now)
+                if busy:  # what comes back is sent again, and may be large: not too often in vain
+                    self._overdue_s = min(OVERDUE_S_MAX, 2 * pause_s)
             else:
                 self._ask_at = min(self._ask_at, due)
 
