@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .pipe_worker import Entry, Worker
     from .pipeline import PipeSim
 
-STRAGGLE_S = (3.0, 10.0)
+STRAGGLE_S = (2.0, 5.0)
 
 
 class PipeTruth:
@@ -61,8 +61,8 @@ class PipeTruth:
             elif rng.random() < world.flaky:
                 kind = ("asks", rng.randint(1, 3))
             self.kinds[number] = kind
-            if rng.random() < world.stragglers:
-                self.costs[number] = rng.uniform(*STRAGGLE_S)
+        for _ in range(world.stragglers):
+            self.costs[rng.randrange(first, first + items)] = rng.uniform(*STRAGGLE_S)
 
     def seconds(self, number: int) -> float:
         """How long it takes this time."""

@@ -40,7 +40,7 @@ class PipeWorld:
     remote: bool  # the sink is a process of its own
     window: int
     costs: tuple[float, ...]
-    stragglers: float
+    stragglers: int  # how many inputs of a run take seconds
     fails: float
     flaky: float
     poison: float
@@ -90,7 +90,7 @@ class PipeWorld:
             remote=remote,
             window=rng.choice((8, 1000, 1000)),
             costs=tuple(rng.choice((2e-4, 2e-3, worst)) for _ in range(rng.randint(1, 3))),
-            stragglers=0.05 if chance() < 0.3 else 0.0,
+            stragglers=times(0.3, 2),
             fails=0.1 if chance() < 0.3 else 0.0,
             flaky=0.2 if chance() < 0.3 else 0.0,
             poison=0.1 if chance() < 0.3 else 0.0,
@@ -110,7 +110,7 @@ class PipeWorld:
     def _runs(rng: Random, *, remote: bool, ordered: bool) -> tuple[Course, ...]:
         courses = []
         for _ in range(1 if remote else rng.choice((1, 1, 2, 3))):
-            items = rng.choice((1, 5, 20, 40, 80))
+            items = rng.choice((1, 3, 8, 20, 20, 50))
             known: tuple[tuple[int, int], ...] = ()
             if rng.random() < 0.25:
                 first = 0 if ordered else rng.randrange(items)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -33,13 +35,15 @@ class Batch:
 
     def check(self) -> None:
         """Assert that they have."""
-        somewhere = Ranges()
-        for parcel in self.parcels:
-            assert parcel.rest, f"batch {self.base} keeps an empty parcel"
-            for first, limit in parcel.rest:
-                new = somewhere.add(first, limit)
-                assert new == [(first, limit)], f"items {first} to {limit} of {self.base} are in two parcels"
-        assert somewhere.count == self.left, f"batch {self.base}: {self.left} left, not {somewhere.count}"
+        ranges = [piece for parcel in self.parcels for piece in parcel.rest]
+        if len(ranges) > 1:
+            ranges.sort()
+            for (_, limit), (first, _) in pairwise(ranges):
+                assert limit <= first, f"item {self.base + first} is in two parcels"
+        total = 0
+        for first, limit in ranges:
+            total += limit - first
+        assert total == self.left > 0, f"batch {self.base}: {self.left} left, {total} somewhere"
 
 
 class Parcel:
@@ -83,8 +87,9 @@ class Queue:
         """How many, those among them that are passed over when it is their turn."""
         return len(self._entries)
 
-    def __contains__(self, parcel: Parcel) -> bool:
-        return any(parcel is other for _, _, other in self._entries)
+    def __iter__(self) -> Iterator[Parcel]:
+        """All, in any order."""
+        return (parcel for _, _, parcel in self._entries)
 
     def push(self, key: float, parcel: Parcel) -> None:
         """In."""

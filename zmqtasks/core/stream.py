@@ -138,22 +138,22 @@ class Stream:
 
     def check(self) -> None:
         """Assert the invariants: each unsettled item is in one parcel, and each parcel in one place."""
-        total = 0
         for batch in self._batches.values():
             batch.check()
-            total += batch.left
-            for parcel in batch.parcels:
-                places = [
-                    self._sent.get(parcel.ordinal) is parcel,
-                    parcel.peer in self.hands
-                    and self.hands[parcel.peer].parcels.get(parcel.ordinal) is parcel,
-                    parcel in self._ready,
-                    parcel in self._later,
-                ]
-                assert sum(places) == 1, f"a parcel of batch {batch.base} is in {sum(places)} places"
-        assert total == self.unsettled, f"{self.unsettled} unsettled, {total} in batches"
+        held = list(self._sent.items())
         for hand in self.hands.values():
-            assert all(parcel.rest for parcel in hand.parcels.values()), "a hand holds what is done"
+            held += hand.parcels.items()
+            assert all(parcel.peer == hand.id for parcel in hand.parcels.values()), "of another hand"
+        assert all(parcel.rest and parcel.ordinal == ordinal for ordinal, parcel in held), (
+            "what is done is held"
+        )
+        queued = [parcel for parcel in (*self._ready, *self._later) if parcel.rest]
+        assert all((parcel.peer, parcel.ordinal) == (-1, -1) for parcel in queued), "what is held waits"
+        places = sorted([id(parcel) for _, parcel in held] + [id(parcel) for parcel in queued])
+        parcels = sorted([id(parcel) for batch in self._batches.values() for parcel in batch.parcels])
+        assert places == parcels, "a parcel is nowhere, or in two places"
+        total = sum([batch.left for batch in self._batches.values()])
+        assert total == self.unsettled, f"{self.unsettled} unsettled, {total} in batches"
 
     # ---- for the host --------------------------------------------------------------------------------------------
 
