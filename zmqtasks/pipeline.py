@@ -147,6 +147,7 @@ class Ventilator(Generic[T, R]):
     def _begin(self, items: Iterable[T], *, ordered: bool, keep: bool = False) -> Pieces:
         if not self._close.alive:
             raise ClientClosed("this pipeline is closed")
+        self._node.raise_if_forked()
         iter(items)  # what cannot be iterated is an error here, not in another thread
         if self._pieces is not None and (before := self._pieces()) is not None:
             before.close()
@@ -198,7 +199,7 @@ class _Packing:
 
 def _close(node: VentilatorNode, folder: str) -> None:
     node.close()
-    if folder:
+    if folder and not node.forked:
         shutil.rmtree(folder, ignore_errors=True)
 
 

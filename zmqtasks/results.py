@@ -43,6 +43,7 @@ class Pieces(Iterator[Piece]):
         self._closed = False
 
     def __next__(self) -> Piece:
+        self._node.raise_if_forked()
         if self._last is not None and not self._keep:
             self.release(self._last)
         self._last = next(self._taken, None)
@@ -73,7 +74,7 @@ class Pieces(Iterator[Piece]):
 
     def close(self) -> None:
         """Stop: read nothing more, give up what has not started, and forget the rest."""
-        if not self._closed:
+        if not self._closed and not self._node.forked:
             self._closed = True
             self._taken = iter(())
             self._node.window.end()

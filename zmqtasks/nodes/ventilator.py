@@ -6,8 +6,10 @@ One I/O thread owns the sockets and the machines; other threads meet it in the `
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -19,7 +21,7 @@ from zmqtasks import codec, visit, wire
 from zmqtasks.core.effects import End, Send, Settle
 from zmqtasks.core.gather import Piece
 from zmqtasks.core.stream import Stream
-from zmqtasks.errors import ZmqTasksError
+from zmqtasks.errors import ForkedClient, ZmqTasksError
 from zmqtasks.keys import Key, KeyStore
 from zmqtasks.messages import Accepted, Feed, Lost, Slots
 from zmqtasks.nodes.door import Door, Member
@@ -69,6 +71,7 @@ class VentilatorNode:
         sink: Far | None = None,
     ) -> None:
         self.window = window
+        self.forked = False  # this process has it from its parent: nothing of it is its own
         self._target = target
         self._python = python
         self._pipeline = secrets.token_hex(8)
@@ -105,6 +108,7 @@ class VentilatorNode:
         if plan is not None:
             address = self.address.replace("tcp://0.0.0.0:", "tcp://127.0.0.1:")
             self._own = OwnWorker(self._loop, address, plan, output=output, folder=folder)
+        _nodes.add(self)
         self._thread.start()
 
     # ---- any thread ----------------------------------------------------------------------------------------------
@@ -124,7 +128,9 @@ class VentilatorNode:
 
     def begin(self, first: int, *, ordered: bool) -> None:
         """A new run: outcomes of numbers from `first` on."""
-        self._say((first, ordered))  # first: as long as the window is closed, the end of the run before closes nothing
+        self._say(
+            (first, ordered)
+        )  # first: as long as the window is closed, the end of the run before closes nothing
         self.window.begin()
 
     def release(self, piece: Piece) -> None:
@@ -151,11 +157,26 @@ class VentilatorNode:
 
     def close(self) -> None:
         """Send the workers away, and end."""
+        if self.forked:
+            return
         self._closing = True
         self.window.end()
         self._loop.wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def raise_if_forked(self) -> None:
+        """A forked process has none of the threads."""
+        if self.forked:
+            raise ForkedClient(
+                "this pipeline belongs to the process that this one was forked from: make one here"
+            )
+
+    def leave(self) -> None:
+        """Let go of everything: in this process, a forked one, nothing of it is its own."""
+        self.forked = True
+        if self._own is not None:
+            self._own.leave()
 
     def _say(self, word: Any) -> None:
         self._words.append(word)
@@ -298,3 +319,14 @@ class VentilatorNode:
         self._outside.discard(member.number)
         self._stream.receive(member.number, Lost(reason), now)
         _log.info("worker %s is gone: %s", member.name, reason)
+
+
+_nodes: weakref.WeakSet[VentilatorNode] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for node in list(_nodes):
+        node.leave()
+
+
+os.register_at_fork(after_in_child=_leave_all)
