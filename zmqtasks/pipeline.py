@@ -13,8 +13,8 @@ from typing import Generic, Literal, Self, TypeVar, get_args
 
 from zmqtasks import joins
 from zmqtasks.blobs import hold
-from zmqtasks.calls import Calls, NotASpan
-from zmqtasks.errors import ClientClosed, ForeignFuture
+from zmqtasks.calls import Calls
+from zmqtasks.errors import ClientClosed, ForeignFuture, NotPicklable
 from zmqtasks.feeder import Feeder
 from zmqtasks.functions import Functions, name_of
 from zmqtasks.keys import KeyStore
@@ -159,14 +159,21 @@ class Ventilator(Generic[T, R]):
         return pieces
 
     def _feed(self, batch: list[T]) -> None:
+        """Hand a batch on; an input that cannot be pickled fails, and the others run."""
+        fed = 0
         try:
             for _, count, payload in self._calls.batches(batch, len(batch), self._fn, star=False):
                 first, self._next = self._next, self._next + count
                 self._node.feed(first, count, payload)
-        except NotASpan:
-            raise ForeignFuture(
-                "an input is a future: a pipeline has no dispatcher, pass its result"
-            ) from None
+                fed += count
+        except (NotPicklable, ForeignFuture) as error:
+            rest = batch[fed:]
+            if middle := len(rest) // 2:
+                self._feed(rest[:middle])
+                self._feed(rest[middle:])
+                return
+            first, self._next = self._next, self._next + 1
+            self._node.feed_failure(first, type(error)(str(error).replace("items[0]", "the input", 1)))
 
     def _ended(self) -> None:
         self._pieces = None

@@ -65,7 +65,9 @@ class Pieces(Iterator[Piece]):
     def error(self, piece: Piece) -> BaseException:
         """What an input that has failed has raised."""
         index, payload = piece.first - self.first, piece.payload
-        if isinstance(payload, Unheard):
+        if isinstance(payload, Unheard) and isinstance(payload.reason, BaseException):
+            error = payload.reason
+        elif isinstance(payload, Unheard):
             error = error_of(payload.state, payload.reason, f"of input {index}", "")
         else:
             error = payloads.load_error(payload)

@@ -20,10 +20,10 @@ import zmq
 from zmqtasks import codec, visit, wire
 from zmqtasks.core.effects import End, Send, Settle
 from zmqtasks.core.gather import Piece
-from zmqtasks.core.stream import Stream
+from zmqtasks.core.stream import FN, Stream
 from zmqtasks.errors import ForkedClient, ZmqTasksError
 from zmqtasks.keys import Key, KeyStore
-from zmqtasks.messages import Accepted, Feed, Lost, Slots
+from zmqtasks.messages import FAILED, Accepted, Feed, Lost, Slots, Task
 from zmqtasks.nodes.door import Door, Member
 from zmqtasks.nodes.household import Plan
 from zmqtasks.nodes.intake import FarIntake, Intake, OwnIntake
@@ -121,6 +121,11 @@ class VentilatorNode:
         """A batch of `count` inputs, numbered from `base` on; `payload` is a span's."""
         self.window.fed(count, len(payload))
         self._say(Feed(base, count, payload))
+
+    def feed_failure(self, number: int, error: Exception) -> None:
+        """The input of that number cannot be sent: `error` is its outcome."""
+        self.window.fed(1, 0)
+        self._say(Unheard(FAILED, error, Task(number, FN, b"")))
 
     def fed_all(self) -> None:
         """There are no more inputs."""
@@ -230,6 +235,8 @@ class VentilatorNode:
             if type(word) is Feed:
                 self._sizes[word.base] = [word.count, len(word.payload)]
                 self._stream.receive(0, word, now)
+            elif type(word) is Unheard:
+                self._intake.put(word.task.id, 0, word)
             elif type(word) is tuple:
                 self._fed_all = False
                 self._intake.begin(word[0], ordered=word[1])
