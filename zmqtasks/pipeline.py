@@ -69,6 +69,7 @@ class Ventilator(Generic[T, R]):
         self._next = 0  # the number of the next run's first input
         self._pieces: weakref.ref[Pieces] | None = None  # of the run that is on
         self._window = window
+        self._fed_max = window - window // 4  # the rest is for what is read and not fed
         packing = _Packing(by_value=bind is not None)
         self._calls = Calls(packing)
         options = DEFAULT_OPTIONS.replace(
@@ -84,7 +85,7 @@ class Ventilator(Generic[T, R]):
                 KeyStore(),
                 target,
                 f"{sys.version_info.major}.{sys.version_info.minor}",
-                Window(window, WINDOW_BYTES),
+                Window(self._fed_max, WINDOW_BYTES),
             )
             undo.pop_all()
         self._node.start(Plan(workers, cpus(), "local") if workers else None, folder=folder)
@@ -148,12 +149,14 @@ class Ventilator(Generic[T, R]):
         if not self._close.alive:
             raise ClientClosed("this pipeline is closed")
         self._node.raise_if_forked()
-        iter(items)  # what cannot be iterated is an error here, not in another thread
+        iterator = iter(items)  # what cannot be iterated is an error here, not in another thread
         if self._pieces is not None and (before := self._pieces()) is not None:
             before.close()
         first = self._next
         self._node.begin(first, ordered=ordered)
-        feeder = Feeder(items, self._node.wait_for_room, self._feed, self._node.fed_all)
+        feeder = Feeder(
+            iterator, self._node.wait_for_room, self._feed, self._node.fed_all, self._window - self._fed_max
+        )
         pieces = Pieces(self._node, feeder, first, self._ended, keep=keep)
         self._pieces = weakref.ref(pieces)
         return pieces

@@ -99,6 +99,7 @@ class VentilatorNode:
             deque()
         )  # from other threads: batches, and what is to be done with the stream
         self._sizes: dict[int, list[int]] = {}  # of batches by base: items without an outcome, bytes
+        self._dropped: threading.Event | None = None  # set when the run before is forgotten
         self._fed_all = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="zmqtasks-ventilator", daemon=True)
@@ -136,7 +137,9 @@ class VentilatorNode:
         self._say(
             (first, ordered)
         )  # first: as long as the window is closed, the end of the run before closes nothing
-        self.window.begin()
+        if (dropped := self._dropped) is not None:
+            self._wait_for(dropped)
+        self.window.begin(first)
 
     def release(self, piece: Piece) -> None:
         """Whoever has taken it is through with it."""
@@ -150,10 +153,10 @@ class VentilatorNode:
     def drop(self) -> None:
         """Nobody wants the outcomes of this run any more. What has begun ends unheard."""
         self.window.end()
-        done = threading.Event()
+        self._dropped = done = threading.Event()
         self._say(done)
-        while self._thread.is_alive() and not done.wait(BEAT_S):
-            pass
+        if threading.current_thread() is not self._thread:  # garbage is collected in any thread
+            self._wait_for(done)
 
     @property
     def workers(self) -> dict[str, int]:
@@ -182,6 +185,10 @@ class VentilatorNode:
         self.forked = True
         if self._own is not None:
             self._own.leave()
+
+    def _wait_for(self, done: threading.Event) -> None:
+        while self._thread.is_alive() and not done.wait(BEAT_S):
+            pass
 
     def _say(self, word: Any) -> None:
         self._words.append(word)
