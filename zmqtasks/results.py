@@ -106,13 +106,21 @@ class Results(Iterator[tuple[int, Any]], Generic[R]):
         """Those of the next piece; at the end its `StopIteration`."""
         piece = next(self._pieces)
         index = piece.first - self._pieces.first
-        if not piece.failed:
-            return enumerate(values_of(piece), index)
-        error = self._pieces.error(piece)
+        if piece.failed:
+            error = self._pieces.error(piece)
+        else:
+            try:
+                return enumerate(values_of(piece), index)
+            except Exception as failure:  # noqa: BLE001 - whatever the user's classes do
+                error = failure
+                last = index + piece.items - 1
+                error.add_note(
+                    f"The results of inputs {index} to {last} came together: one cannot be unpickled here."
+                )
         if self._on_error == "raise":
             self.close()
             raise error
-        return iter([(index, error)] if self._on_error == "yield" else [])
+        return iter([(index + at, error) for at in range(piece.items)] if self._on_error == "yield" else [])
 
     def close(self) -> None:
         """Stop the run."""
