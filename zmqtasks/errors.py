@@ -74,7 +74,7 @@ class ConnectionTimeout(ZmqTasksError, TimeoutError):  # noqa: N818 - the public
 
 
 class ForkedClient(ZmqTasksError, RuntimeError):  # noqa: N818 - the public name
-    """Raised when a forked process uses the embedded client of its parent: open a client of its own there."""
+    """Raised when a forked process uses its parent's embedded client, or pipeline: open one of its own there."""
 
 
 class ForeignFuture(ZmqTasksError, ValueError):  # noqa: N818 - says what was passed

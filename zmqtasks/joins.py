@@ -6,6 +6,7 @@ process dies of something else, the body, or the step that was running, is calle
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -21,7 +22,8 @@ Part = tuple[Sealed, int, int]  # a payload, and which of its values: from where
 
 def chord(pieces: Pieces, body: Callable[[list[Any]], S], *, skips: bool) -> S:
     """`body` of the list of all values in the order of `pieces`; a failure raises, or is left out if that `skips`."""
-    parts = [part for piece in pieces if (part := _part(pieces, piece, skips=skips)) is not None]
+    with contextlib.closing(pieces):
+        parts = [part for piece in pieces if (part := _part(pieces, piece, skips=skips)) is not None]
     with Client(workers=1) as client:
         return client.submit(_run_body, body, parts).result()
 
@@ -33,7 +35,7 @@ def fold(pieces: Pieces, step: Callable[[S, Any], S], initial: S, *, window: int
     keep: each is released when its values are in the state.
     """
     state: Any = initial  # or the future of one
-    with Client(workers=1) as client:
+    with contextlib.closing(pieces), Client(workers=1) as client:
         pile: list[tuple[Piece, Part]] = []
         for piece in pieces:
             part = _part(pieces, piece, skips=skips)
@@ -73,7 +75,6 @@ def _part(pieces: Pieces, piece: Piece, *, skips: bool) -> Part | None:
     if not piece.failed:
         return Sealed(piece.payload), piece.skip, piece.items
     if not skips:
-        pieces.close()
         raise pieces.error(piece)
     return None
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from zmqtasks.blobs import hold
-from zmqtasks.calls import Calls, NotASpan
+from zmqtasks.calls import Calls
 from zmqtasks.errors import ClientClosed, ForeignFuture
 from zmqtasks.feeder import Feeder
 from zmqtasks.functions import Functions, name_of
@@ -45,6 +45,7 @@ class Pipe:
         **options: Any,
     ) -> None:
         self.window = window
+        self.fed_max = window - window // 4  # the rest is for what is read and not fed
         self._fn = fn
         self._next = 0  # the number of the next run's first input
         self._run: weakref.ref[Pieces] | None = None  # the run that is on
@@ -63,7 +64,7 @@ class Pipe:
                 KeyStore(),
                 target,
                 f"{sys.version_info.major}.{sys.version_info.minor}",
-                Window(window, WINDOW_BYTES),
+                Window(self.fed_max, WINDOW_BYTES),
                 sink,
             )
             undo.pop_all()
@@ -75,6 +76,7 @@ class Pipe:
         """Run what `source` feeds; the run that was on is ended."""
         if not self.close.alive:
             raise ClientClosed("this pipeline is closed")
+        self.node.raise_if_forked()
         if self._run is not None and (before := self._run()) is not None:
             before.close()
         first = self._next
@@ -84,20 +86,25 @@ class Pipe:
         return pieces
 
     def feed(self, items: list[Any]) -> None:
-        """The inputs that come next."""
-        self._next = self.feed_at(self._next, items, star=False)
-
-    def feed_at(self, first: int, items: list[Any], *, star: bool) -> int:
-        """Inputs from number `first` on (`star`: tuples of arguments); the number after the last."""
+        """The inputs that come next. One that cannot be pickled fails, and the others run."""
+        before = self._next
         try:
-            for _, count, payload in self._calls.batches(items, len(items), self._fn, star=star):
+            for _, count, payload in self._calls.batches(items, len(items), self._fn, star=False):
+                first, self._next = self._next, self._next + count
                 self.node.feed(first, count, payload)
-                first += count
-        except NotASpan:
-            raise ForeignFuture(
-                "an input is a future: a pipeline has no dispatcher, pass its result"
-            ) from None
-        return first
+        except (NotPicklable, ForeignFuture) as error:
+            rest = items[self._next - before :]
+            if middle := len(rest) // 2:
+                self.feed(rest[:middle])
+                self.feed(rest[middle:])
+                return
+            first, self._next = self._next, self._next + 1
+            self.node.feed_failure(first, type(error)(str(error).replace("items[0]", "the input", 1)))
+
+    def feed_at(self, first: int, items: list[tuple[Any, ...]]) -> None:
+        """Inputs from number `first` on, which can be pickled: of each the arguments."""
+        for at, count, payload in self._calls.batches(items, len(items), self._fn, star=True):
+            self.node.feed(first + at, count, payload)
 
 
 class _Packing:
@@ -115,11 +122,13 @@ class _Packing:
 
 def _close(node: VentilatorNode, folder: str) -> None:
     node.close()
-    if folder:
+    if folder and not node.forked:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def reading(items: Iterable[Any]) -> Source:
     """What reads `items`, whatever they are."""
-    iter(items)  # what cannot be iterated is an error here, not in another thread
-    return lambda pipe: Feeder(items, pipe.node.wait_for_room, pipe.feed, pipe.node.fed_all)
+    iterator = iter(items)  # what cannot be iterated is an error here, not in another thread
+    return lambda pipe: Feeder(
+        iterator, pipe.node.wait_for_room, pipe.feed, pipe.node.fed_all, pipe.window - pipe.fed_max
+    )

@@ -49,6 +49,7 @@ class Pieces(Iterator[Piece]):
         self._closed = False
 
     def __next__(self) -> Piece:
+        self._node.raise_if_forked()
         if self._last is not None and not self._keep:
             self.release(self._last)
         self._last = next(self._taken, None)
@@ -70,7 +71,9 @@ class Pieces(Iterator[Piece]):
     def error(self, piece: Piece) -> BaseException:
         """What an input that has failed has raised."""
         index, payload = piece.first - self.first, piece.payload
-        if isinstance(payload, Unheard):
+        if isinstance(payload, Unheard) and isinstance(payload.reason, BaseException):
+            error = payload.reason
+        elif isinstance(payload, Unheard):
             error = error_of(payload.state, payload.reason, f"of input {index}", "")
         else:
             error = payloads.load_error(payload)
@@ -79,7 +82,7 @@ class Pieces(Iterator[Piece]):
 
     def close(self) -> None:
         """Stop: read nothing more, give up what has not started, and forget the rest."""
-        if not self._closed:
+        if not self._closed and not self._node.forked:
             self._closed = True
             self._taken = iter(())
             self._node.window.end()
@@ -108,13 +111,21 @@ class Results(Iterator[tuple[int, Any]], Generic[R]):
         """Those of the next piece; at the end its `StopIteration`."""
         piece = next(self._pieces)
         index = piece.first - self._pieces.first
-        if not piece.failed:
-            return enumerate(values_of(piece), index)
-        error = self._pieces.error(piece)
+        if piece.failed:
+            error = self._pieces.error(piece)
+        else:
+            try:
+                return enumerate(values_of(piece), index)
+            except Exception as failure:  # noqa: BLE001 - whatever the user's classes do
+                error = failure
+                last = index + piece.items - 1
+                error.add_note(
+                    f"The results of inputs {index} to {last} came together: one cannot be unpickled here."
+                )
         if self._on_error == "raise":
             self.close()
             raise error
-        return iter([(index, error)] if self._on_error == "yield" else [])
+        return iter([(index + at, error) for at in range(piece.items)] if self._on_error == "yield" else [])
 
     def close(self) -> None:
         """Stop the run."""

@@ -114,12 +114,18 @@ class Door:
         except Exception:  # noqa: BLE001 - whatever somebody with a key makes up
             _log.exception("a message makes no sense: its sender is refused")
             self._refuse(mail.sender, "that makes no sense here")
+            if member is not None:
+                self._leave(member, "what it said made no sense", now)
 
     def _enter(self, mail: Mail, about: visit.Enter, user: str, now: float) -> None:
         member = Member(self._next, mail.sender, user, int(mail.frame.get(zmq.SRCFD)), about)
         self._next += 1
         self.members[member.number] = self._by_route[member.route] = member
-        self._came(member, now)
+        try:
+            self._came(member, now)
+        except BaseException:
+            del self.members[member.number], self._by_route[member.route]  # nobody has come
+            raise
 
     def _leave(self, member: Member, reason: str, now: float) -> None:
         if self.members.pop(member.number, None) is not None:

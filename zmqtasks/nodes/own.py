@@ -84,6 +84,14 @@ class OwnWorker:
             process.wait()
             self._process = None
 
+    def leave(self) -> None:
+        """Close what this process, a forked one, inherited: it must not be what keeps the worker alive."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.returncode = 0  # not this process's child
+            os.close(self._life)
+
     def close(self) -> None:
         """End it, and wait for that."""
         self._forget()

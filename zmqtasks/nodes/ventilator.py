@@ -6,8 +6,10 @@ One I/O thread owns the sockets and the machines; other threads meet it in the `
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -18,10 +20,10 @@ import zmq
 from zmqtasks import codec, visit, wire
 from zmqtasks.core.effects import End, Send, Settle
 from zmqtasks.core.gather import Piece
-from zmqtasks.core.stream import Stream
-from zmqtasks.errors import ZmqTasksError
+from zmqtasks.core.stream import FN, Stream
+from zmqtasks.errors import ForkedClient, ZmqTasksError
 from zmqtasks.keys import Key, KeyStore
-from zmqtasks.messages import Accepted, Feed, Lost, Slots
+from zmqtasks.messages import FAILED, Accepted, Feed, Lost, Slots, Task
 from zmqtasks.nodes.door import Door, Member
 from zmqtasks.nodes.household import Plan
 from zmqtasks.nodes.intake import FarIntake, Intake, OwnIntake
@@ -69,6 +71,7 @@ class VentilatorNode:
         sink: Far | None = None,
     ) -> None:
         self.window = window
+        self.forked = False  # this process has it from its parent: nothing of it is its own
         self._target = target
         self._python = python
         self._pipeline = secrets.token_hex(8)
@@ -97,6 +100,7 @@ class VentilatorNode:
         self._words: deque[Any] = (
             deque()
         )  # from other threads: batches, and what is to be done with the stream
+        self._dropped: threading.Event | None = None  # set when the run before is forgotten
         self._fed_all = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="zmqtasks-ventilator", daemon=True)
@@ -106,6 +110,7 @@ class VentilatorNode:
         if plan is not None:
             address = self.address.replace("tcp://0.0.0.0:", "tcp://127.0.0.1:")
             self._own = OwnWorker(self._loop, address, plan, output=output, folder=folder)
+        _nodes.add(self)
         self._thread.start()
 
     # ---- any thread ----------------------------------------------------------------------------------------------
@@ -119,6 +124,11 @@ class VentilatorNode:
         self.window.fed(count, len(payload))
         self._say(Feed(base, count, payload))
 
+    def feed_failure(self, number: int, error: Exception) -> None:
+        """The input of that number cannot be sent: `error` is its outcome."""
+        self.window.fed(1, 0)
+        self._say(Unheard(FAILED, error, Task(number, FN, b"")))
+
     def fed_all(self) -> None:
         """There are no more inputs."""
         self._say("fed")
@@ -128,7 +138,9 @@ class VentilatorNode:
         self._say(
             (first, ordered)
         )  # first: as long as the window is closed, the end of the run before closes nothing
-        self.window.begin()
+        if (dropped := self._dropped) is not None:
+            self._wait_for(dropped)
+        self.window.begin(first)
 
     def release(self, piece: Piece) -> None:
         """Whoever has taken it is through with it."""
@@ -142,10 +154,10 @@ class VentilatorNode:
     def drop(self) -> None:
         """Nobody wants the outcomes of this run any more. What has begun ends unheard."""
         self.window.end()
-        done = threading.Event()
+        self._dropped = done = threading.Event()
         self._say(done)
-        while self._thread.is_alive() and not done.wait(BEAT_S):
-            pass
+        if threading.current_thread() is not self._thread:  # garbage is collected in any thread
+            self._wait_for(done)
 
     @property
     def workers(self) -> dict[str, int]:
@@ -154,11 +166,30 @@ class VentilatorNode:
 
     def close(self) -> None:
         """Send the workers away, and end."""
+        if self.forked:
+            return
         self._closing = True
         self.window.end()
         self._loop.wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def raise_if_forked(self) -> None:
+        """A forked process has none of the threads."""
+        if self.forked:
+            raise ForkedClient(
+                "this pipeline belongs to the process that this one was forked from: make one here"
+            )
+
+    def leave(self) -> None:
+        """Let go of everything: in this process, a forked one, nothing of it is its own."""
+        self.forked = True
+        if self._own is not None:
+            self._own.leave()
+
+    def _wait_for(self, done: threading.Event) -> None:
+        while self._thread.is_alive() and not done.wait(BEAT_S):
+            pass
 
     def _say(self, word: Any) -> None:
         self._words.append(word)
@@ -218,6 +249,8 @@ class VentilatorNode:
             if type(word) is Feed:
                 self._stream.receive(0, word, now)
                 self._intake.fed(word.base, word.count)
+            elif type(word) is Unheard:
+                self._intake.put(word.task.id, 0, word)
             elif type(word) is tuple:
                 self._fed_all = False
                 self._intake.begin(word[0], ordered=word[1])
@@ -302,3 +335,14 @@ class VentilatorNode:
         self._outside.discard(member.number)
         self._stream.receive(member.number, Lost(reason), now)
         _log.info("worker %s is gone: %s", member.name, reason)
+
+
+_nodes: weakref.WeakSet[VentilatorNode] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for node in list(_nodes):
+        node.leave()
+
+
+os.register_at_fork(after_in_child=_leave_all)

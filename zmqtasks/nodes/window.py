@@ -13,6 +13,8 @@ from collections.abc import Callable
 from zmqtasks.core.gather import Piece
 from zmqtasks.messages import Task
 
+BATCH_BYTES = 128 << 10  # of inputs that are sent together
+
 
 class Unheard:
     """The payload of a failure that no child has told: its state and reason, and where its input is."""
@@ -39,7 +41,9 @@ class Window:
         self._wanted = 0  # batches that the workers would like to have
         self._items = self._bytes = 0
         self._results_bytes = 0  # of the bytes, those of outcomes
+        self._batch_max = 1  # inputs that are not too much for one batch
         self._out: deque[Piece] = deque()
+        self._first: int | None = None  # number of the run that is on
 
     @property
     def has_room_for_results(self) -> bool:
@@ -53,7 +57,7 @@ class Window:
         with self._flow:
             while not self.is_over and self.error is None:
                 if self._wanted > 0 and self._items < self._items_max and self._bytes < self._bytes_max:
-                    return min(batch_items(), self._items_max - self._items)
+                    return max(1, min(batch_items(), self._items_max - self._items, self._batch_max))
                 self._flow.wait()
             return 0
 
@@ -63,6 +67,8 @@ class Window:
             self._items += items
             self._bytes += nbytes
             self._wanted -= 1
+            if items:
+                self._batch_max = BATCH_BYTES * items // max(1, nbytes)  # if those that follow are as large
 
     # ---- who takes the outcomes ----------------------------------------------------------------------------------
 
@@ -80,6 +86,8 @@ class Window:
         """Whoever has taken it is through with it; whether there is room for results that was not there before."""
         nbytes = _nbytes(piece)
         with self._flow:
+            if self._first is None or piece.first < self._first:
+                return False  # of a run that is over
             full = not self.has_room_for_results
             self._items -= piece.items
             self._bytes -= nbytes
@@ -89,9 +97,10 @@ class Window:
 
     # ---- the I/O thread, and whoever begins and ends a run ---------------------------------------------------------
 
-    def begin(self) -> None:
-        """A run begins."""
+    def begin(self, first: int) -> None:
+        """A run begins, with the number `first`."""
         with self._flow:
+            self._first = first
             self.is_over = False
 
     def end(self) -> None:
@@ -109,6 +118,7 @@ class Window:
     def clear(self) -> None:
         """Nothing is on its way any more."""
         with self._flow:
+            self._first = None
             self._out.clear()
             self._items = self._bytes = self._results_bytes = 0
 
