@@ -12,7 +12,7 @@ from typing import Any
 
 from zmqtasks.blobs import hold
 from zmqtasks.calls import Calls
-from zmqtasks.errors import ClientClosed, ForeignFuture
+from zmqtasks.errors import ClientClosed, ForeignFuture, NotPicklable
 from zmqtasks.feeder import Feeder
 from zmqtasks.functions import Functions, name_of
 from zmqtasks.keys import KeyStore
