@@ -153,6 +153,10 @@ class Broker:
                 for _, descriptor in self._monitor.events():  # of whoever had this descriptor before
                     self._guests.disconnected(descriptor, now)
                 self._results.drop(self._guests.enter(mail, mail.message.head, user, now))
+                # Whoever is back has something to hear, and may say nothing more until then.
+                visitor = self._guests.by_route.get(mail.sender)
+                if visitor is not None and visitor.session is not None:
+                    self._requests.touched.add(visitor.session.number)
             elif (visitor := self._guests.by_route.get(mail.sender)) is not None:
                 self._requests.hear(visitor, mail.message, now)
             else:
