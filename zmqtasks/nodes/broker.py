@@ -1,7 +1,8 @@
 """The broker: a dispatcher over nodes, with one ROUTER socket for them and for clients.
 
-It carries bytes that it cannot open: no function and no value is ever unpickled here. Everything is in memory: what was
-accepted is lost with this process, and its clients' futures say so.
+It carries bytes that it cannot open: no function and no value is ever unpickled here. What was accepted is lost with
+this process, and its clients' futures say so: there is a journal, which hears of all that happens before anybody else
+does, but so far only one in memory.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import zmq
 from zmqtasks import codec, visit, wire
 from zmqtasks.catalog import Catalog
 from zmqtasks.core.dispatch import Dispatcher
-from zmqtasks.core.effects import Answer, End, Send, Settle
+from zmqtasks.core.effects import Answer, End, Record, Send, Settle
 from zmqtasks.core.results import Results, end
+from zmqtasks.journal import Journal
+from zmqtasks.journal.memory import MemoryJournal
 from zmqtasks.keys import KeyStore, is_on_this_machine, require_safe_bind
 from zmqtasks.messages import Cancel, Run, Task
 from zmqtasks.nodes.asks import Asker
 from zmqtasks.nodes.guests import Guests
+from zmqtasks.nodes.inspection import Inspection
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mail, Mailbox, Monitor
 from zmqtasks.nodes.requests import Requests
@@ -53,7 +57,9 @@ class Broker:
         result_bytes_max: int = RESULT_BYTES_MAX,
         result_ttl_s: float = RESULT_TTL_S,
         silence_s: float = SILENCE_S,
+        journal: Journal | None = None,
     ) -> None:
+        self.journal: Journal = MemoryJournal() if journal is None else journal
         self.cluster_id = secrets.token_hex(4)
         self._dispatcher = Dispatcher(queue_max=queue_max, silence_s=silence_s, limits=False)
         self._results = Results(result_bytes_max, result_ttl_s)
@@ -70,7 +76,12 @@ class Broker:
             self._loop.close()
             raise
         self._guests = Guests(self.cluster_id, self._mailbox, self._dispatcher)
-        self._requests = Requests(self._guests, self._mailbox, self._dispatcher, self._results, self._catalog)
+        inspection = Inspection(
+            self._dispatcher, self._guests, self._results, self._catalog, self.journal.name
+        )
+        self._requests = Requests(
+            self._guests, self._mailbox, self._dispatcher, self._results, self._catalog, inspection
+        )
 
     def _open(self, addresses: list[str], store: KeyStore, silence_s: float) -> Mailbox:
         socket = self._context.socket(zmq.ROUTER)
@@ -175,9 +186,13 @@ class Broker:
                 requests.touched.add(session.number)
         while guests.left:
             requests.forget_node(guests.left.pop())
+        effects = dispatcher.turn(now)
+        if records := [effect for effect in effects if isinstance(effect, Record)]:
+            self.journal.record(records)
+            self.journal.commit()  # before anybody hears of it
         answers: list[Answer] = []
         effect: Any
-        for effect in dispatcher.turn(now):
+        for effect in effects:
             kind = type(effect)
             if kind is Settle:
                 self._settle(effect, now)
@@ -187,7 +202,6 @@ class Broker:
                 answers.append(effect)
             elif kind is End and (node := guests.nodes.get(effect.peer)) is not None:
                 guests.refuse(node.route, "nothing was heard of it for too long", now, final=False)
-            # Records are not kept: everything is in memory.
         for number, outcomes in requests.asks.outcomes().items():
             if (node := guests.nodes.get(number)) is not None:  # a task of its children has asked
                 guests.mail(node, codec.settled(outcomes, node.known, afar=True))

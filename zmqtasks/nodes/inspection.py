@@ -18,16 +18,17 @@ LISTED_MAX = 1000
 class Inspection:
     """Answers with values as JSON has them; a `LookupError` says why there is none."""
 
-    def __init__(self, dispatcher: Dispatcher, guests: Guests, results: Results, catalog: Catalog) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, guests: Guests, results: Results, catalog: Catalog, journal: str
+    ) -> None:
         self._dispatcher = dispatcher
         self._guests = guests
         self._results = results
         self._catalog = catalog
-        self._began: float | None = None
+        self._journal = journal  # what it is called
 
     def answer(self, what: str, about: dict[str, Any], now: float) -> Any:
         """The answer to `what`: status, list (`state`, `limit`), state, explain (`id`)."""
-        self._began = now if self._began is None else self._began
         match what:
             case "status":
                 return self._status(now)
@@ -55,7 +56,7 @@ class Inspection:
             "tasks": dict(counts),
             "queues": dict(queues),
             "results": {"kept": len(self._results), "bytes": self._results.nbytes},
-            "journal": "memory",
+            "journal": self._journal,
         }
 
     def _worker(self, node: Visitor, now: float) -> dict[str, Any]:
