@@ -14,6 +14,8 @@ from fleet import Fleet
 from gate import Gate, wait_at, work
 from proxy import Proxy
 
+from zmqtasks import BrokerLost
+
 MB = 1 << 20
 LONG_S = 1.5  # all that may come of a cut has come: each side tries again after half a second at most
 
@@ -46,6 +48,13 @@ def rounds(client: Any) -> None:
     end = monotonic() + LONG_S
     while monotonic() < end:
         assert client.submit(short, 7).result(20) == 7
+
+
+def rounds_without(client: Any) -> None:
+    """Questions one after the other, for a while."""
+    end = monotonic() + LONG_S
+    while monotonic() < end:
+        client.inspect.status()
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
@@ -134,3 +143,34 @@ def test_a_client_is_back_with_a_task_that_ran_all_the_while(fleet: Fleet, proxy
     assert future.result(20) == 5
     assert future.attempts == 1
     assert gate.arrived() == ["5"]
+
+
+def test_a_client_that_was_away_for_too_long_is_told_so_and_its_outcomes_are_kept(gate: Gate) -> None:
+    with (
+        Fleet(nodes=1, slots=1, away_s=0.1) as fleet,
+        Proxy(("127.0.0.1", int(fleet.address.rpartition(":")[2]))) as proxy,
+    ):
+        client, other = fleet.client(proxy.address), fleet.client()
+        heard = client.submit(abs, -3)
+        assert heard.result(20) == 3
+        future = client.submit(wait_at, gate.path, 5)
+        failing = client.submit(lambda path: wait_at(path) or 1 / 0, gate.path)
+        many = client.submit_many(lambda index: index, range(10))
+        client.flush()
+        until(gate.arrived)
+        proxy.cut()
+        rounds_without(other)
+        assert other.inspect.status()["away"] == 1, "something of it is pending"
+        gate.open()
+        until(lambda: other.inspect.status()["away"] == 0)
+        proxy.heal()
+        for lost in (future, failing, many[7]):
+            with pytest.raises(BrokerLost, match="away for too long"):
+                lost.result(20)
+        for who in (client, other):  # by id they are there for their day
+            assert who.result(future.id, 20) == 5
+            assert who.result(many[7].id, 20) == 7
+            with pytest.raises(ZeroDivisionError):
+                who.result(failing.id, 20)
+        assert heard.result() == 3
+        assert client.submit(abs, -1).result(20) == 1

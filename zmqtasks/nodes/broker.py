@@ -39,6 +39,7 @@ LINGER_MS = 500
 TAKEN_S = 0.002  # for so long the word that something was taken in waits for an outcome to go with
 RESULT_BYTES_MAX = 256 << 20
 RESULT_TTL_S = 86400.0
+AWAY_S = 600.0  # how long a client may be away that has nothing pending
 WINDOW_BYTES = 16 << 20  # outcomes on their way to a client that it has not confirmed
 BATCH_BYTES = 1 << 20  # of them, about as much in one message
 
@@ -57,6 +58,7 @@ class Broker:
         result_bytes_max: int = RESULT_BYTES_MAX,
         result_ttl_s: float = RESULT_TTL_S,
         silence_s: float = SILENCE_S,
+        away_s: float = AWAY_S,
         journal: Journal | None = None,
     ) -> None:
         self.journal: Journal = MemoryJournal() if journal is None else journal
@@ -75,7 +77,7 @@ class Broker:
             self._context.destroy(0)
             self._loop.close()
             raise
-        self._guests = Guests(self.cluster_id, self._mailbox, self._dispatcher)
+        self._guests = Guests(self.cluster_id, self._mailbox, self._dispatcher, away_s)
         inspection = Inspection(
             self._dispatcher, self._guests, self._results, self._catalog, self.journal.name
         )
@@ -171,7 +173,7 @@ class Broker:
             elif (visitor := self._guests.by_route.get(mail.sender)) is not None:
                 self._requests.hear(visitor, mail.message, now)
             else:
-                self._guests.refuse(mail.sender, "who are you?", final=False)
+                self._guests.refuse(mail.sender, "who are you?", now, final=False)
         except PermissionError as error:
             self._guests.refuse(mail.sender, str(error), now)
         except Exception:  # noqa: BLE001 - whatever somebody with a key makes up

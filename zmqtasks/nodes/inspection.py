@@ -49,9 +49,11 @@ class Inspection:
         queues: Counter[str] = Counter()
         for task in ledger.ready.tasks():
             queues[self._guests.lanes.by_number[task.lane].queue] += task.count
+        clients = sum(session.visitor is not None for session in self._guests.sessions.values())
         return {
             "workers": [self._worker(node, now) for node in self._guests.nodes.values()],
-            "clients": sum(session.visitor is not None for session in self._guests.sessions.values()),
+            "clients": clients,
+            "away": len(self._guests.sessions) - clients,
             "submitted": ledger.submitted,
             "tasks": dict(counts),
             "queues": dict(queues),
