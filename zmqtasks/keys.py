@@ -326,6 +326,11 @@ def is_on_this_machine(address: str) -> bool:
         return False
 
 
+def is_ipv6(address: str) -> bool:
+    """Whether it names a host by its IPv6 address, as tcp://[::1]:5555 does: others are looked for with IPv4."""
+    return address.startswith("tcp://[")
+
+
 def require_safe_bind(address: str, store: KeyStore) -> None:
     """Raise `UnsafeConfiguration` if others can reach `address` and the keys in `store` made themselves."""
     if not is_on_this_machine(address) and not store.initialised:

@@ -21,8 +21,8 @@ from zmqtasks.core.effects import Answer, End, Record, Send, Settle
 from zmqtasks.core.results import Results, end
 from zmqtasks.journal import Journal
 from zmqtasks.journal.memory import MemoryJournal
-from zmqtasks.keys import KeyStore, is_on_this_machine, require_safe_bind
-from zmqtasks.messages import Cancel, Run, Task
+from zmqtasks.keys import KeyStore, is_ipv6, is_on_this_machine, require_safe_bind
+from zmqtasks.messages import FACE, LEASED, QUEUED, RETRYING, SCHEDULED, WAITING, Cancel, Run, Task
 from zmqtasks.nodes.asks import Asker
 from zmqtasks.nodes.guests import Guests
 from zmqtasks.nodes.inspection import Inspection
@@ -67,6 +67,7 @@ class Broker:
         self._results = Results(result_bytes_max, result_ttl_s)
         self._catalog = Catalog()
         self._stops = 0  # how often it was told to
+        self._is_stopping = False  # and has said what it waits for
         self._expire_at = 0.0
         self._loop = Loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -144,12 +145,20 @@ class Broker:
             self._close()
 
     def _is_over(self) -> bool:
-        if self._stops == 1:
-            # A client that is not there would be waited for in vain.
-            sessions = self._guests.sessions.values()
-            busy = any(session.visitor is not None and not session.is_told for session in sessions)
-            return not (self._dispatcher.ledger.tasks or busy)
-        return self._stops > 1
+        if self._stops != 1:
+            return self._stops > 1
+        # A client that is not there would be waited for in vain.
+        sessions = self._guests.sessions.values()
+        unheard = sum(session.visitor is not None and not session.is_told for session in sessions)
+        if not self._is_stopping:
+            self._is_stopping = True
+            states = (LEASED, QUEUED, WAITING, SCHEDULED, RETRYING)
+            counts = self._dispatcher.ledger.counts
+            tasks = ", ".join(f"{counts[state]} {FACE[state]}" for state in states if counts[state])
+            waits = [f"tasks ({tasks})"] if tasks else []
+            waits += [f"clients ({unheard}) to hear of theirs"] if unheard else []
+            _log.info("the broker waits for %s", " and ".join(waits) or "nothing")
+        return not (self._dispatcher.ledger.tasks or unheard)
 
     def _hear(self, mail: Mail, now: float) -> None:
         user = None
@@ -294,6 +303,7 @@ class Broker:
 
 def _bound(socket: zmq.Socket[bytes], address: str) -> str:
     """Where it listens now; an `OSError` with the address as its `filename` if it cannot."""
+    socket.set(zmq.IPV6, is_ipv6(address))
     try:
         socket.bind(address)
     except zmq.ZMQError as error:

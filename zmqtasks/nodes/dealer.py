@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import zmq
 
 from zmqtasks import wire
-from zmqtasks.keys import Key
+from zmqtasks.keys import Key, is_ipv6
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mailbox, Monitor
 from zmqtasks.nodes.zap import secure_client
@@ -46,6 +46,7 @@ class Dealer:
         self.disconnect()
         socket = self._context.socket(zmq.DEALER)
         try:
+            socket.set(zmq.IPV6, is_ipv6(self.address))
             socket.set(zmq.SNDHWM, 0)
             socket.set(zmq.RCVHWM, 0)
             socket.set(zmq.RECONNECT_IVL, _RECONNECT_MS)
