@@ -123,6 +123,37 @@ def test_a_task_that_fails(capsys: Captured, world: World) -> None:
         main(["result", found[1], "--debug"])
 
 
+def test_why_a_task_has_failed_is_explained(capsys: Captured, world: World) -> None:
+    task = said(capsys, "submit", "jobs:fails", "a b").strip()
+    said(capsys, "result", task, "--wait", code=1)
+    shown = said(capsys, "explain", task)
+    assert re.search(r"^State: +FAILED$", shown, re.MULTILINE)
+    assert re.search(rf"^Error: +ValueError: a b \({world.folder}/jobs\.py:\d+\)$", shown, re.MULTILINE)
+    found = json.loads(said(capsys, "explain", task, "--json"))
+    assert (found["error"]["type"], found["error"]["message"]) == ("ValueError", "a b")
+    assert "raise ValueError(text)" in found["error"]["traceback"]
+
+
+def test_why_a_task_has_never_run_is_explained(capsys: Captured) -> None:
+    task = said(capsys, "submit", "jobs:add", "1", "--queue", "nobody").strip()
+    assert "Error" not in said(capsys, "explain", task)
+    assert said(capsys, "cancel", task)
+    assert re.search(r"^Error: .*cancelled before it started$", said(capsys, "explain", task), re.MULTILINE)
+    done = said(capsys, "submit", "jobs:add", "1").strip()
+    said(capsys, "result", done, "--wait")
+    assert "error" not in json.loads(said(capsys, "explain", done, "--json"))
+
+
+@pytest.mark.parametrize("digits", [4300, 4301, 20_000])
+def test_a_result_of_many_digits(capsys: Captured, digits: int) -> None:
+    task = said(capsys, "submit", "builtins:pow", "10", str(digits - 1)).strip()
+    limit = sys.get_int_max_str_digits()
+    assert said(capsys, "result", task, "--wait") == f"1{'0' * (digits - 1)}\n"
+    shown = said(capsys, "result", task, "--json")
+    assert f'"result": 1{"0" * (digits - 1)}\n' in shown
+    assert sys.get_int_max_str_digits() == limit
+
+
 def test_options_of_a_task(capsys: Captured) -> None:
     options = ("--queue", "nobody", "--priority", "9", "--name", "nine", "--tag", "a=1", "--tag", "b=2=3")
     task = said(capsys, "submit", "jobs:add", "1", *options, "--max-deliveries", "1").strip()
