@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain, islice
 from typing import Any
 
 from zmqtasks.catalog import Catalog
@@ -28,12 +29,13 @@ class Inspection:
         self._journal = journal  # what it is called
 
     def answer(self, what: str, about: dict[str, Any], now: float) -> Any:
-        """The answer to `what`: status, list (`state`, `limit`), state, explain (`id`)."""
+        """The answer to `what`: status, list (`state`, `limit`, `tags`), state, explain (`id`)."""
         match what:
             case "status":
                 return self._status(now)
             case "list":
-                return self._list(about.get("state"), int(about.get("limit", LISTED_MAX)))
+                tags = dict(about.get("tags") or {})
+                return self._list(about.get("state"), int(about.get("limit", LISTED_MAX)), tags)
             case "state":
                 return self._state(int(about["id"]))
             case "explain":
@@ -75,15 +77,14 @@ class Inspection:
             "leaving": peer.leaving if peer is not None else True,
         }
 
-    def _list(self, state: str | None, limit: int) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for task in self._dispatcher.ledger.tasks.values():
-            if len(found) < limit and (state is None or FACE[task.state] == state):
-                found.append(self._task(task))
-        for result in self._results:
-            if len(found) < limit and (state is None or FACE[result.state] == state):
-                found.append(self._task(result))
-        return found
+    def _list(self, state: str | None, limit: int, tags: dict[str, str]) -> list[dict[str, Any]]:
+        tasks = chain(self._dispatcher.ledger.tasks.values(), self._results)
+        found = (
+            task
+            for task in tasks
+            if (state is None or FACE[task.state] == state) and tags.items() <= task.options.tags.items()
+        )
+        return [self._task(task) for task in islice(found, max(0, limit))]
 
     def _task(self, task: Task) -> dict[str, Any]:
         function = self._catalog.by_number.get(task.fn)
