@@ -223,6 +223,25 @@ def test_a_warm_stop_takes_no_longer_than_it_may(world: World) -> None:
     assert explained(world, address, task)["state"] == "QUEUED"
 
 
+def test_a_warm_stop_finishes_all_that_runs_and_gives_back_all_that_waits(world: World) -> None:
+    _, address = world.broker()
+    worker = world.worker(address, "-c", "2")
+    running = [submitted(world, address, "jobs:begins", str(world.folder)) for _ in range(2)]
+    until(lambda: all(explained(world, address, task)["state"] == "RUNNING" for task in running))
+    waiting = [submitted(world, address, "jobs:add", str(number)) for number in range(3)]
+    worker.signal(signal.SIGTERM)
+    worker.says("finishes what runs")
+    world.worker(address, "-c", "1")
+    for number, task in enumerate(waiting):  # elsewhere, while what runs goes on
+        assert world.ended("result", task, "--wait", "--broker", address)[1] == f"{number + 1}\n"
+    assert [explained(world, address, task)["state"] for task in running] == ["RUNNING", "RUNNING"]
+    (world.folder / "end").touch()
+    assert worker.wait() == 143
+    for task in running:
+        ended = world.ended("result", task, "--json", "--broker", address)[1]
+        assert (json.loads(ended)["result"], json.loads(ended)["attempts"]) == ("ended", 1)
+
+
 def test_killed_it_leaves_nothing(world: World) -> None:
     worker, address, task, _ = busy(world)
     worker.signal(signal.SIGKILL)
@@ -270,6 +289,20 @@ def test_a_burst(world: World) -> None:
     assert world.ended("worker", address, "-c", "2", "--burst")[0] == 0
     for number, task in enumerate(tasks):
         assert world.ended("result", task, "--broker", address)[1] == f"{number + 1}\n"
+
+
+def test_a_burst_does_not_leave_what_runs(world: World) -> None:
+    _, address = world.broker()
+    task = submitted(world, address, "jobs:begins", str(world.folder))
+    worker = world.start("worker", address, "-c", "1", "--burst")
+    world.begun()
+    later = submitted(world, address, "jobs:add", "1")
+    for _ in range(3):  # each of these takes longer than a worker in a burst waits for work
+        assert explained(world, address, task)["state"] == "RUNNING"
+    (world.folder / "end").touch()
+    assert worker.wait() == 0
+    assert world.ended("result", task, "--broker", address)[1] == '"ended"\n'
+    assert world.ended("result", later, "--broker", address)[1] == "2\n"
 
 
 def test_a_burst_without_a_broker(world: World) -> None:

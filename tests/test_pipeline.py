@@ -100,7 +100,10 @@ def test_what_a_function_captures_is_what_it_captured_when_the_pipeline_was_made
     with Ventilator(scaled, workers=1) as pipeline:
         factor = 0
         found = dict(pipeline.run("ab"))
-    assert {index: (type(point), point.x) for index, point in found.items()} == {0: (Point, 10), 1: (Point, 20)}
+    assert {index: (type(point), point.x) for index, point in found.items()} == {
+        0: (Point, 10),
+        1: (Point, 20),
+    }
 
 
 def test_arrays_go_and_come(pipeline: Ventilator) -> None:
@@ -155,7 +158,7 @@ def test_an_endless_input_is_read_no_further_than_the_window(window: int) -> Non
 
     def endless() -> Iterator[int]:
         nonlocal read
-        for read in itertools.count(1):  # noqa: B007 - seen from outside
+        for read in itertools.count(1):
             yield read
 
     with Ventilator(abs, workers=1, window=window) as pipeline:
@@ -249,7 +252,7 @@ def test_who_breaks_out_of_the_loop_has_stopped_the_run() -> None:
 
     def endless() -> Iterator[int]:
         nonlocal read
-        for read in itertools.count(1):  # noqa: B007 - seen from outside
+        for read in itertools.count(1):
             yield read
 
     with Ventilator(abs, workers=1) as pipeline:
@@ -389,7 +392,9 @@ def test_a_task_that_asks_for_another_attempt(pipeline: Ventilator) -> None:
 
 
 def test_what_takes_too_long_is_ended_and_the_others_are_done() -> None:
-    with Ventilator(lambda x: threading.Event().wait(50) if x == 7 else x, workers=2, time_limit=0.5) as pipeline:
+    with Ventilator(
+        lambda x: threading.Event().wait(50) if x == 7 else x, workers=2, time_limit=0.5
+    ) as pipeline:
         found = dict(pipeline.run(range(50), on_error="yield"))
     assert {index for index, value in found.items() if value != index} == {7}
     assert isinstance(found[7], TimeLimitExceeded)
@@ -493,8 +498,13 @@ def test_a_chords_body_that_fails(pipeline: Ventilator) -> None:
 def test_a_fold(pipeline: Ventilator) -> None:
     factor = 3
     items = with_each(abs, range(5000))
-    assert pipeline.fold(items, step=lambda state, value: state + factor * value, initial=1) == 1 + 3 * 12_497_500
-    text = pipeline.fold(with_each(str, range(200)), step=lambda state, value: state + value, initial="", ordered=True)
+    assert (
+        pipeline.fold(items, step=lambda state, value: state + factor * value, initial=1)
+        == 1 + 3 * 12_497_500
+    )
+    text = pipeline.fold(
+        with_each(str, range(200)), step=lambda state, value: state + value, initial="", ordered=True
+    )
     assert text == "".join(map(str, range(200)))
     assert pipeline.fold([], step=max, initial=5) == 5
     assert pipeline.fold(with_each(odd_one_out, range(7)), lambda a, b: a + b, 0, on_error="skip") == 62
@@ -516,7 +526,9 @@ def test_a_fold_that_fails_ends_the_run(pipeline: Ventilator) -> None:
     assert dict(pipeline.run(with_each(abs, [-1]))) == {0: 1}
 
 
-def test_a_folds_step_is_called_again_where_its_process_was_killed(pipeline: Ventilator, tmp_path: Path) -> None:
+def test_a_folds_step_is_called_again_where_its_process_was_killed(
+    pipeline: Ventilator, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     log.touch()
 
@@ -578,7 +590,11 @@ def test_use_after_close() -> None:
         values = pipeline.run(itertools.count())
         next(values)
     pipeline.close()
-    for use in (pipeline.run, lambda items: pipeline.chord(items, len), lambda items: pipeline.fold(items, max, 0)):
+    for use in (
+        pipeline.run,
+        lambda items: pipeline.chord(items, len),
+        lambda items: pipeline.fold(items, max, 0),
+    ):
         with pytest.raises(ClientClosed, match="closed"):
             use([1])
     assert len(list(values)) < 100_000, "what had come, and then the end"
@@ -681,7 +697,9 @@ pipeline = Ventilator(abs, workers=1)
                 assert process.stdout.readline() == "ready\n"
                 if "fork that lives" in end:
                     forked = [
-                        child for child in psutil.Process(process.pid).children() if "zmqtasks.nodes" not in " ".join(child.cmdline())
+                        child
+                        for child in psutil.Process(process.pid).children()
+                        if "zmqtasks.nodes" not in " ".join(child.cmdline())
                     ]
                     assert len(forked) == 1
                 os.kill(process.pid, number)

@@ -89,7 +89,8 @@ class Pipeline(ModuleType):
 
     @contextmanager
     def Engine(  # noqa: N802 - in its place
-        self, function: Any, **options: Any) -> Iterator[Serial]:
+        self, function: Any, **options: Any
+    ) -> Iterator[Serial]:
         self.engine = self.kind(function, options)
         yield self.engine
 

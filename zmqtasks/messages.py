@@ -44,6 +44,9 @@ class Loss(str):
 
 
 GONE = Loss("the broker was started anew, and has lost what was submitted: its queue was in memory only")
+AWAY = Loss(
+    "this client was away for too long, and is not known any more: client.result(id) has what has ended"
+)
 LATE = "its outcome is no longer kept"  # nobody has asked for it in time
 
 FACE = (

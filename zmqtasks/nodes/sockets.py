@@ -6,7 +6,7 @@ import logging
 
 import zmq
 
-from zmqtasks.keys import KeyStore, is_on_this_machine, require_safe_bind
+from zmqtasks.keys import KeyStore, is_ipv6, is_on_this_machine, require_safe_bind
 from zmqtasks.nodes.zap import Authenticator, keypair, secure_server
 
 SILENCE_S = 5.0  # after which a connection counts as gone
@@ -40,6 +40,7 @@ class Sockets:
         """One more; at most `hwm` messages wait in it for a peer (0: any number)."""
         socket = self.context.socket(kind)
         self._all.append(socket)
+        socket.set(zmq.IPV6, is_ipv6(address))
         for option in (zmq.SNDHWM, zmq.RCVHWM):
             socket.set(option, hwm)
         if buffer_bytes:
