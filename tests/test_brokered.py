@@ -317,6 +317,19 @@ def test_ctrl_c_ends_the_wait(cluster: Cluster, client: Client, tmp_path: Path) 
         client.result(id_, timeout=5)
 
 
+def test_the_last_words_of_who_is_gone_count() -> None:
+    with Fleet() as fleet:
+        client, other = fleet.client(), fleet.client()
+        for _ in range(5):
+            late = client.options(countdown=3600).submit(abs, -41)
+            assert late.accepted(20)
+            fleet.broker.signal(signal.SIGSTOP)  # it finds what was said and the end of who said it together
+            client._host.close(wait=True, cancel=True, kill=True)
+            fleet.broker.signal(signal.SIGCONT)
+            until(lambda: other.inspect.status()["tasks"]["SCHEDULED"] == 0)
+            client = fleet.client()
+
+
 # ---- connections -------------------------------------------------------------------------------------------------
 
 
@@ -417,10 +430,10 @@ def test_closing_takes_no_time_where_the_broker_is_gone() -> None:
         fleet.broker.wait()
         began = monotonic()
         idle.close()
-        assert monotonic() - began < 1.5
+        assert monotonic() - began < 3
         with pytest.raises(KeyboardInterrupt), busy:
             raise KeyboardInterrupt
-        assert monotonic() - began < 4
+        assert monotonic() - began < 6
 
 
 def admitted(fleet: Fleet, key: Path) -> Client | None:
