@@ -23,6 +23,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from zmqtasks.nodes.cpus import cpus
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -126,6 +128,20 @@ def assert_nothing_more_than(before: Belongings) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"left behind after {LEFT_BEHIND_S} s: {more}")
         tick.wait(0.01)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: three for two CPUs, for tests of processes wait as often as they work."""
+    return max(2, cpus() * 3 // 2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each worker has neighbours, which share a module's client or broker; at the end it takes over from others."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -76,19 +76,23 @@ def test_another_client_gets_an_outcome_by_its_id(cluster: Cluster, client: Clie
         with pytest.raises(TimeoutError):
             other.result(future.id, timeout=0.05)
         values: list[Any] = []
-        waiting = [
-            threading.Thread(target=lambda id_=id_: values.append(other.result(id_, 20)))
-            for id_ in (future.id, many[3].id)
-        ]
+
+        def ask(id_: str) -> None:
+            try:
+                values.append(other.result(id_, 20))
+            except ZeroDivisionError as error:
+                values.append(type(error))
+
+        waiting = [threading.Thread(target=ask, args=(each.id,)) for each in (future, many[3], failing)]
         for thread in waiting:
             thread.start()
-        until(gate.arrived)
+        # Once who submitted has an outcome, the broker may forget it: the questions are there before.
+        until(lambda: len(other._host.line.questions.unanswered()) == len(waiting))
+        other.inspect.status()  # it is asked after them, and answered in that order
         gate.open()
         for thread in waiting:
             thread.join()
-        assert sorted(values, key=str) == [3, [1, 2]]
-        with pytest.raises(ZeroDivisionError):
-            other.result(failing.id)
+        assert sorted(values, key=str) == [3, ZeroDivisionError, [1, 2]]
 
 
 def test_another_client_gets_the_outcome_of_what_a_task_has_submitted(
@@ -336,6 +340,19 @@ def test_ctrl_c_ends_the_wait(cluster: Cluster, client: Client, tmp_path: Path) 
         client.result(id_, timeout=5)
 
 
+def test_the_last_words_of_who_is_gone_count() -> None:
+    with Fleet() as fleet:
+        client, other = fleet.client(), fleet.client()
+        for _ in range(5):
+            late = client.options(countdown=3600).submit(abs, -41)
+            assert late.accepted(20)
+            fleet.broker.signal(signal.SIGSTOP)  # it finds what was said and the end of who said it together
+            client._host.close(wait=True, cancel=True, kill=True)
+            fleet.broker.signal(signal.SIGCONT)
+            until(lambda: other.inspect.status()["tasks"]["SCHEDULED"] == 0)
+            client = fleet.client()
+
+
 # ---- connections -------------------------------------------------------------------------------------------------
 
 
@@ -392,8 +409,10 @@ def test_a_frozen_connection_goes_on_when_it_thaws(gate: Gate) -> None:
         futures = [client.submit(abs, -number) for number in range(100)]
         assert not client.flush(0.1)
         assert not futures[0].accepted(0)
+        began = monotonic()
         with pytest.raises(TimeoutError):
             futures[0].result(0.1)
+        assert monotonic() - began < 5  # the error's text asks the broker, and does not wait for it
         proxy.thaw()
         assert client.gather(futures) == list(range(100))
         assert client.flush(10)
@@ -434,10 +453,10 @@ def test_closing_takes_no_time_where_the_broker_is_gone() -> None:
         fleet.broker.wait()
         began = monotonic()
         idle.close()
-        assert monotonic() - began < 1.5
+        assert monotonic() - began < 3
         with pytest.raises(KeyboardInterrupt), busy:
             raise KeyboardInterrupt
-        assert monotonic() - began < 4
+        assert monotonic() - began < 6
 
 
 def admitted(fleet: Fleet, key: Path) -> Client | None:

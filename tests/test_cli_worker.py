@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,11 @@ def submitted(world: World, address: str, *arguments: str) -> str:
 
 
 def explained(world: World, address: str, task: str) -> dict[str, Any]:
-    code, out, err = world.ended("explain", task, "--json", "--broker", address)
-    assert code == 0, err
-    return dict(json.loads(out))
+    return dict(world.seen("explain", task, "--broker", address))
 
 
 def workers(world: World, address: str) -> list[dict[str, Any]]:
-    return list(json.loads(world.ended("status", "--json", "--broker", address)[1])["workers"])
+    return list(world.seen("status", "--broker", address)["workers"])
 
 
 # ---- CPUs -------------------------------------------------------------------------------------------------------
@@ -258,6 +257,17 @@ def test_it_prints_its_stacks_and_goes_on(world: World) -> None:
     assert world.ended("submit", "jobs:add", "1", "--wait", "--broker", address)[1] == "2\n"
 
 
+def test_no_alarm_is_left_when_it_ends(world: World) -> None:
+    """One that rings while the interpreter ends would be its end, and its exit code."""
+    _, address = world.broker()
+    run = f"main(['worker', {address!r}, '--burst', '-c', '1'])"
+    script = (
+        f"import signal; from zmqtasks.cli import main; {run}; print(signal.getitimer(signal.ITIMER_REAL))"
+    )
+    ended = world.run(sys.executable, "-c", script)
+    assert (ended.wait(), ended.out) == (0, "(0.0, 0.0)\n")
+
+
 # ---- with no broker, or one that will not have it ---------------------------------------------------------------
 
 
@@ -327,9 +337,10 @@ def test_a_key_that_the_broker_does_not_know(world: World) -> None:
     complaint = (
         f"{address} answers, but not to the key in {strange}: it is another broker's, or that is no broker"
     )
+    patient = world.start("worker", address, "--key", str(strange))
     code, _, err = world.ended("worker", address, "--key", str(strange), "--burst")
     assert (code, err) == (4, f"zmqtasks: {complaint}\n")
-    world.start("worker", address, "--key", str(strange)).says(re.escape(f"INFO {complaint}: trying on"))
+    patient.says(re.escape(f"INFO {complaint}: trying on"))
 
 
 def test_a_key_that_is_revoked(world: World) -> None:

@@ -97,6 +97,7 @@ def broker(
     signals = Signals(served.stop, promise, shutdown_timeout)
     _introduce(served.addresses, store)
     served.run()
+    signals.end()
     raise typer.Exit(signals.code)
 
 

@@ -117,6 +117,7 @@ def worker(
     signals = Signals(working.stop, promise, 0, lambda: working.stop(cold=True))
     absent = _watch_for(working, broker, key, burst=burst)
     reason = working.run()
+    signals.end()
     if absent:
         raise CommandError(absent[0], Exit.NO_CONNECTION)
     if reason:

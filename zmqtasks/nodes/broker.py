@@ -69,6 +69,7 @@ class Broker:
         self._stops = 0  # how often it was told to
         self._is_stopping = False  # and has said what it waits for
         self._expire_at = 0.0
+        self._gone: list[int] = []  # descriptors of connections that are gone
         self._loop = Loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator: Authenticator | None = None
@@ -127,22 +128,29 @@ class Broker:
         try:
             while not self._is_over():
                 loop.asleep = True
-                ready = loop.wait(0.0 if mailbox.has_mail() else deadline)
+                ready = loop.wait(0.0 if self._gone or mailbox.has_mail() else deadline)
                 now = monotonic()
                 if watched[0] in ready:
-                    for _, descriptor in monitor.events():
-                        self._guests.disconnected(descriptor, now)
+                    self._gone += [descriptor for _, descriptor in monitor.events()]
                 if authenticator is not None:
                     look = authenticator.answer if watched[1] in ready else authenticator.refresh
                     if out := look(now):
                         self._guests.turn_out(out, now)
                 for _ in range(MAIL_MAX):
                     if (mail := mailbox.receive()) is None:
+                        self._let_go(now)
                         break
                     self._hear(mail, now)
                 deadline = self._turn(now)
         finally:
             self._close()
+
+    def _let_go(self, now: float, only: int | None = None) -> None:
+        """Connections are gone, and all that came by them was read: last words count. `only` those so numbered."""
+        for descriptor in self._gone:
+            if only in (None, descriptor):
+                self._guests.disconnected(descriptor, now)
+        self._gone = [] if only is None else [each for each in self._gone if each != only]
 
     def _is_over(self) -> bool:
         if self._stops != 1:
@@ -172,8 +180,8 @@ class Broker:
             return
         try:
             if type(mail.message.head) is visit.Enter:
-                for _, descriptor in self._monitor.events():  # of whoever had this descriptor before
-                    self._guests.disconnected(descriptor, now)
+                self._gone += [descriptor for _, descriptor in self._monitor.events()]
+                self._let_go(now, int(mail.frame.get(zmq.SRCFD)))  # whoever had this descriptor before
                 self._results.drop(self._guests.enter(mail, mail.message.head, user, now))
                 # Whoever is back has something to hear, and may say nothing more until then.
                 visitor = self._guests.by_route.get(mail.sender)

@@ -184,12 +184,12 @@ class RemoteCluster:
         """Cancel what has not started; does not wait."""
         self.line.say(wire.CancelAsked(first, terminate=False, token=None, count=max(2, count)))
 
-    def state(self, id_: int) -> tuple[int, int]:
+    def state(self, id_: int, within_s: float = ASK_S, /) -> tuple[int, int]:
         """State and attempt, as the broker knows them; QUEUED as long as it cannot be asked."""
         if session_of(id_) in self._forked_from or not self.line.is_in:
             return QUEUED, 0
         try:
-            state, attempt = self.inquire("state", id=id_)
+            state, attempt = self._ask(lambda token: Inquiry(token, "state", {"id": id_}), within_s)
         except (UnknownTask, BrokerLost, ClientClosed, ConnectionTimeout):
             return QUEUED, 0
         return min(state, LEASED), attempt
