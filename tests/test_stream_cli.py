@@ -18,6 +18,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
+import zmqtasks
 from zmqtasks.cli import main, streaming
 from zmqtasks.stream.batch import Batch, unpack
 
