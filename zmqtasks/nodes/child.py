@@ -20,7 +20,7 @@ from collections.abc import Callable
 from time import monotonic_ns, perf_counter
 from typing import TYPE_CHECKING, NoReturn
 
-from zmqtasks import codec, wire
+from zmqtasks import codec, files, wire
 from zmqtasks import payload as payloads
 from zmqtasks.blobs import FRAME_BYTES_MIN
 from zmqtasks.nodes import loaded
@@ -376,6 +376,7 @@ def main(
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - a child starts without pathlib
         score.write("500")
     os.register_at_fork(after_in_child=_be_no_child)
+    files.begin_keeping()
     RUNNING = child = Child(data, control, claim, log_level, cluster)
     threading.Thread(target=child.serve, name="zmqtasks-service", daemon=True).start()
     try:
