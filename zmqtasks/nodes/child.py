@@ -26,7 +26,7 @@ from zmqtasks.blobs import FRAME_BYTES_MIN
 from zmqtasks.nodes import loaded
 from zmqtasks.nodes.claim import SINCE, begin
 from zmqtasks.nodes.failure import unpicklable
-from zmqtasks.nodes.link import Closed, Link
+from zmqtasks.nodes.link import DONTWAIT, Closed, Link
 from zmqtasks.nodes.outbox import Outbox, Span
 from zmqtasks.nodes.output import redirect
 from zmqtasks.nodes.reporter import Reporter
@@ -115,7 +115,7 @@ class Child:
         """Take what has arrived. The caller holds `_reading`."""
         try:
             while True:
-                for message in self.data.read(socket.MSG_DONTWAIT):
+                for message in self.data.read(DONTWAIT):
                     self._take(message)
                 if self._hand:
                     return
