@@ -179,8 +179,11 @@ def _module_leaves_nothing() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _leaves_nothing(_module_leaves_nothing: None) -> Iterator[None]:
     """After each test: no child, no thread of ours, no descriptor more than before it."""
+    from zmqtasks import files
+
     before = Belongings.now()
     yield
+    files.close_kept()  # those of clients that other tests use too
     assert_nothing_more_than(before)
 
 

@@ -289,6 +289,7 @@ class Message:
     def _beside(self, buffer: Buffer) -> list[Any]:
         if buffer.file >= 0 and len(self.files) < FILES_MAX and not self.afar:
             self.files.append(buffer)
+            buffer.readers += 1
             return [_FILE, buffer.nbytes, b"", buffer.fixed, len(self.files) - 1]
         self.frames.append(buffer.view())
         return [_FRAME, buffer.nbytes, b"", buffer.fixed, len(self.frames) - 1]

@@ -122,7 +122,7 @@ class Dispatcher:
                 self._sends.append(Send(taker.id, run))
                 if self._limits.fns:
                     self._limits.dealt(taker, run.tasks, now)
-        if any(peer.items > peer.slots for peer in peers) and not self.holds:
+        if [peer for peer in peers if peer.items > peer.slots] and not self.holds:
             for rich in dealer.steal(peers):
                 self._cancels.recall(rich)
         effects: list[Effect] = [Record(ACCEPTED, self._accepted)] if self._accepted else []
