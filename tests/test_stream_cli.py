@@ -52,19 +52,22 @@ class Serial:
     ) -> None:
         assert ordered in (True, False)
         for first, items in batches:
-            packed = self._function.pack([self._one(index, item) for index, item in enumerate(items, first)])
+            packed = self._function.__zmqtasks_pack__(
+                [self._one(index, item) for index, item in enumerate(items, first)]
+            )
             self.delivered.append(first)
             deliver(first, unpack(packed))
             if self.is_stopped:
                 return
 
     def _one(self, index: int, item: Any) -> Any:
-        for attempt in range(1, self.options["retry"] + 1):
+        for self._function.attempt in range(1, self.options["retry"] + 1):
             try:
-                return self._function(index, item, attempt)
+                return self._function(index, item)
             except Exception:  # noqa: BLE001 - a worker's
-                assert attempt <= self.options["retry"]
-        return self._function(index, item, self.options["retry"] + 1)
+                assert self._function.attempt <= self.options["retry"]
+        self._function.attempt = self.options["retry"] + 1
+        return self._function(index, item)
 
     def chord(self, items: Any, body: Callable[[list[Any]], Any]) -> Any:
         return body([self._function(item) for item in items])

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from zmqtasks import joins
+from zmqtasks import joins, keys
 from zmqtasks.blobs import stream_of
 from zmqtasks.core.gather import Piece
 from zmqtasks.errors import NoWorkers, TargetFailed
 from zmqtasks.keys import Key
 from zmqtasks.nodes.ventilator import Far
 from zmqtasks.nodes.window import Unheard
+from zmqtasks.nodes.zap import keypair
 from zmqtasks.options import Retry
 from zmqtasks.outcome import error_of
 from zmqtasks.payload import load, load_error
@@ -27,7 +29,7 @@ Batches = Iterator[tuple[int, list[Any]]]
 
 
 class Engine:
-    """Workers for `function`, a `Rendered` for `run_rendered`. `sink`: the results are written elsewhere, as `key`.
+    """Workers for `function`, a `Rendered` for `run_rendered`. `sink`: the results are written elsewhere, `key` is the file of whom we are there.
 
     `wait_workers`: after so many seconds without a worker, a run ends with `NoWorkers`.
     """
@@ -38,7 +40,7 @@ class Engine:
         *,
         workers: int,
         bind: str | None,
-        key: Key | None,
+        key: Path | None,
         sink: str | None,
         retry: int,
         time_limit: float | None,
@@ -54,7 +56,9 @@ class Engine:
             bind=bind,
             retry=Retry(retry) if retry else None,
             window=window,
-            sink=None if sink is None else Far(sink, key, lambda unheard: self._render(unheard)[1]),
+            sink=None
+            if sink is None
+            else Far(sink, _key(sink, key), lambda unheard: self._render(unheard)[1]),
             output=STDERR,  # standard output is for results
             time_limit=time_limit,
         )
@@ -186,6 +190,12 @@ class _Batches:
             self.error = error
         finally:
             self._pipe.node.fed_all()
+
+
+def _key(sink: str, path: Path | None) -> Key | None:
+    if sink.startswith("ipc:"):
+        return None
+    return keys.load(None if path is None else str(path), "client", keypair, address=sink)
 
 
 def _line(error: BaseException) -> str:
