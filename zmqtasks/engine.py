@@ -29,7 +29,7 @@ Batches = Iterator[tuple[int, list[Any]]]
 
 
 class Engine:
-    """Workers for `function`, a `Rendered` for `run_rendered`. `sink`: the results are written elsewhere, `key` is the file of whom we are there.
+    """Workers for `function`, a `Rendered` for `run_rendered`. `sink`: they are written elsewhere; `key`: the file of whom we are there.
 
     `wait_workers`: after so many seconds without a worker, a run ends with `NoWorkers`.
     """
