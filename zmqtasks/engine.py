@@ -29,9 +29,10 @@ Batches = Iterator[tuple[int, list[Any]]]
 
 
 class Engine:
-    """Workers for `function`, a `Rendered` for `run_rendered`. `sink`: they are written elsewhere; `key`: the file of whom we are there.
+    """Workers for `function`, a `Rendered` for `run_rendered`.
 
-    `wait_workers`: after so many seconds without a worker, a run ends with `NoWorkers`.
+    `sink`: the results are written elsewhere; `key` is the key file that we go there with. `wait_workers`: after so
+    many seconds without a worker, a run ends with `NoWorkers`.
     """
 
     def __init__(
