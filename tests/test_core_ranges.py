@@ -24,6 +24,9 @@ def test_they_are_sets(steps: list[tuple[bool, tuple[int, int]]]) -> None:
             out = numbers & set(range(first, limit))
             assert [n for start, end in ranges.remove(first, limit) for n in range(start, end)] == sorted(out)
             numbers -= out
+        assert [n for start, end in ranges.within(5, 25) for n in range(start, end)] == sorted(
+            numbers & set(range(5, 25))
+        )
         found = list(ranges)
         assert [n for start, end in found for n in range(start, end)] == sorted(numbers)
         assert all(limit < start for (_, limit), (start, _) in pairwise(found))

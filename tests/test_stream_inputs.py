@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import pickle
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -103,6 +104,18 @@ def test_json_values_are_the_same_in_blocks_of_any_size(
     assert parsed(data.rstrip(), "jsonl", block_bytes) == values
 
 
+def test_json_that_no_worker_could_be_sent_is_bad_input() -> None:
+    deep = [b"[" * depth + b"]" * depth for depth in (200, 201)]
+    objects = [b'{"a":' * depth + b"1" + b"}" * depth for depth in (200, 201)]
+    wide = b"[" + b"[[]]," * 300 + b"1]"
+    found = parsed(b"\n".join([*deep, *objects, wide]), "jsonl", 99)
+    assert [bad[:3] for bad in found if isinstance(bad, BadInput)] == [
+        ("f", 2, "nested more than 200 deep"),
+        ("f", 4, "nested more than 200 deep"),
+    ]
+    assert [pickle.loads(pickle.dumps(item)) for item in found] == found
+
+
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
@@ -111,7 +124,7 @@ def test_json_values_are_the_same_in_blocks_of_any_size(
         (b"NaN", "no JSON: "),
         (b'{"a":\r', "no JSON: "),
         (b'"\xff"', "no UTF-8: byte 0xff at 0"),
-        (b"[" * 5000, "no JSON: maximum recursion depth exceeded"),
+        (b"[" * 5000, "no JSON: "),
     ],
 )
 def test_a_line_that_is_no_json_is_named(raw: bytes, reason: str) -> None:
@@ -315,10 +328,10 @@ def test_a_compressed_file_that_is_cut_off_is_no_end(path: str) -> None:
     whole = compress(path, b"a\nb\n")
     for size in (len(whole) - 1, len(whole) // 2, 2):
         Path(path).write_bytes(whole[:size])
-        with pytest.raises(UnusableFile, match=rf"cannot read '{path}' to its end: it ends within"):
+        with pytest.raises(BadInputError, match=rf"cannot read '{path}' to its end: it ends within"):
             read(Files([path]))
     Path(path).write_bytes(b"this is not compressed")
-    with pytest.raises(UnusableFile, match=rf"cannot read '{path}' to its end: "):
+    with pytest.raises(BadInputError, match=rf"cannot read '{path}' to its end: "):
         read(Files([path]))
 
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqtasks.errors import NotJson
-from zmqtasks.stream.batch import Unit, unpack
+from zmqtasks.stream.batch import Unit, pack, unpack
 from zmqtasks.stream.item import BadInput
 from zmqtasks.stream.notation import as_json
 from zmqtasks.stream.rendering import Rendered, RenderedFunction
@@ -53,9 +53,9 @@ def test_a_line_is_as_documented() -> None:
     assert (
         RenderedFunction(str.upper)(0, "a") == b'{"index": 0, "input": "a", "result": "A", "attempts": 1}\n'
     )
-    assert RenderedFunction(str.upper)(10, "ä", 2) == (
-        '{"index": 10, "input": "ä", "result": "Ä", "attempts": 2}\n'.encode()
-    )
+    rendered = RenderedFunction(str.upper)
+    rendered.attempt = 2
+    assert rendered(10, "ä") == ('{"index": 10, "input": "ä", "result": "Ä", "attempts": 2}\n'.encode())
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,11 @@ def test_a_failure_has_type_message_and_the_functions_own_traceback(
 
 def test_it_raises_while_an_attempt_is_left() -> None:
     rendered = RenderedFunction(lambda item: 1 // 0, retries=2)
-    for attempt in (1, 2):
+    for rendered.attempt in (1, 2):
         with pytest.raises(ZeroDivisionError):
-            rendered(0, "a", attempt)
-    assert line(rendered(0, "a", 3))["attempts"] == 3
+            rendered(0, "a")
+    rendered.attempt = 3
+    assert line(rendered(0, "a"))["attempts"] == 3
 
 
 def test_text_is_the_result_alone() -> None:
@@ -211,7 +212,7 @@ values = st.binary(max_size=5) | st.builds(Unit, st.binary(max_size=5), st.binar
 
 @given(st.lists(values, max_size=20))
 def test_a_batch_arrives_as_it_was_packed(given: list[bytes | Unit]) -> None:
-    batch = unpack(Rendered.pack(given))
+    batch = unpack(pack(given))
     units = [value if isinstance(value, Unit) else Unit(value, b"", False) for value in given]
     assert len(batch) == len(given)
     assert batch.outs == [unit.out for unit in units]

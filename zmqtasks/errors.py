@@ -13,6 +13,7 @@ __all__ = [
     "ForeignFuture",
     "ForkedClient",
     "InputChanged",
+    "NoWorkers",
     "NotInTask",
     "NotJson",
     "NotPicklable",
@@ -20,6 +21,7 @@ __all__ = [
     "QueueFull",
     "RemoteError",
     "ResultExpired",
+    "TargetFailed",
     "TaskCancelled",
     "TaskExpired",
     "TimeLimitExceeded",
@@ -95,6 +97,10 @@ class NotPicklable(ZmqTasksError, TypeError):  # noqa: N818 - says what is wrong
     """Raised for a function, argument or result that cannot be pickled, naming the path to the culprit."""
 
 
+class NoWorkers(ZmqTasksError):  # noqa: N818 - says what is wrong
+    """Raised by a run that has waited for workers for as long as it was to."""
+
+
 class OutputFailed(ZmqTasksError, OSError):  # noqa: N818 - says what is wrong
     """Raised when results cannot be written any more, as on a full disk."""
 
@@ -105,6 +111,10 @@ class QueueFull(ZmqTasksError):  # noqa: N818 - the public name
 
 class ResultExpired(ZmqTasksError, LookupError):  # noqa: N818 - the public name
     """Raised when a task has ended, but its result was kept no longer than its `result_ttl`."""
+
+
+class TargetFailed(ZmqTasksError):  # noqa: N818 - says what is wrong
+    """Raised by a run whose function cannot be run where its workers are, as when they lack a module."""
 
 
 class TaskCancelled(ZmqTasksError, CancelledError):  # noqa: N818 - the public name

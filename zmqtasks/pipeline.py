@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import sys
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar, get_args
 
 from zmqtasks import joins
-from zmqtasks.blobs import hold
-from zmqtasks.calls import Calls
-from zmqtasks.errors import ClientClosed, ForeignFuture, NotPicklable
-from zmqtasks.feeder import Feeder
-from zmqtasks.functions import Functions, name_of
-from zmqtasks.keys import KeyStore
 from zmqtasks.nodes.cpus import cpus
-from zmqtasks.nodes.household import Plan
-from zmqtasks.nodes.ventilator import Target, VentilatorNode
-from zmqtasks.nodes.window import Window
-from zmqtasks.options import DEFAULT_OPTIONS, Retry
-from zmqtasks.results import OnError, Pieces, Results
+from zmqtasks.options import Retry
+from zmqtasks.pipe import Pipe, reading
+from zmqtasks.results import OnError, Results
 
 T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
 
 WINDOW = 100_000  # inputs
-WINDOW_BYTES = 64 << 20
 
 
 class Ventilator(Generic[T, R]):
@@ -59,47 +45,31 @@ class Ventilator(Generic[T, R]):
         if not callable(fn):
             raise TypeError(f"a pipeline runs a function, not {fn!r}")
         if workers is None:
-            workers = 0 if bind else cpus()
-        for what, number, least in (("workers", workers, 0 if bind else 1), ("window", window, 1)):
+            workers = 0 if bind is not None else cpus()
+        for what, number, least in (
+            ("workers", workers, 0 if bind is not None else 1),
+            ("window", window, 1),
+        ):
             if not isinstance(number, int) or isinstance(number, bool):  # type: ignore[redundant-expr]  # anything may be passed
                 raise TypeError(f"{what} is an int, not {number!r}")
             if number < least:
                 raise ValueError(f"{what} is {least} or more, not {number}")
-        self._fn = fn
-        self._next = 0  # the number of the next run's first input
-        self._pieces: weakref.ref[Pieces] | None = None  # of the run that is on
-        self._window = window
-        self._fed_max = window - window // 4  # the rest is for what is read and not fed
-        packing = _Packing(by_value=bind is not None)
-        self._calls = Calls(packing)
-        options = DEFAULT_OPTIONS.replace(
-            time_limit=time_limit, max_deliveries=max_deliveries, name=name,
-            retry=None if retry is None else self._calls.rule(retry),
+        if bind is not None and not isinstance(bind, str):
+            raise TypeError(f"bind is an address such as tcp://127.0.0.1:5557, not {bind!r}")
+        self._pipe = Pipe(
+            fn, workers=workers, bind=bind, retry=retry, window=window, time_limit=time_limit,
+            max_deliveries=max_deliveries, name=name,
         )  # fmt: skip
-        target = Target(name or name_of(fn), self._calls.function(fn), options)
-        folder = "" if bind else tempfile.mkdtemp(prefix="zmqtasks-")
-        with contextlib.ExitStack() as undo:
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)
-            self._node = VentilatorNode(
-                bind or f"ipc://{folder}/control",
-                KeyStore(),
-                target,
-                f"{sys.version_info.major}.{sys.version_info.minor}",
-                Window(self._fed_max, WINDOW_BYTES),
-            )
-            undo.pop_all()
-        self._node.start(Plan(workers, cpus(), "local") if workers else None, folder=folder)
-        self._close = weakref.finalize(self, _close, self._node, folder)
 
     @property
     def address(self) -> str:
         """Where workers find it."""
-        return self._node.address
+        return self._pipe.node.address
 
     @property
     def workers(self) -> dict[str, int]:
         """The workers that are here, by name: how many inputs each runs at a time."""
-        return self._node.workers
+        return self._pipe.node.workers
 
     # ---- runs ----------------------------------------------------------------------------------------------------
 
@@ -112,7 +82,7 @@ class Ventilator(Generic[T, R]):
         """
         if on_error not in get_args(OnError):
             raise ValueError(f'on_error is "raise", "yield" or "skip", not {on_error!r}')
-        return Results(self._begin(items, ordered=ordered), on_error)
+        return Results(self._pipe.begin(reading(items), ordered=ordered), on_error)
 
     def chord(
         self,
@@ -125,8 +95,8 @@ class Ventilator(Generic[T, R]):
 
         An input that fails for good raises, and `body` does not run; or it is left out ("skip").
         """
-        pieces = self._begin(items, ordered=True)
-        return joins.chord(pieces, body, skips=_skips(on_error))
+        skips = _skips(on_error)
+        return joins.chord(self._pipe.begin(reading(items), ordered=True), body, skips=skips)
 
     def fold(
         self,
@@ -142,48 +112,12 @@ class Ventilator(Generic[T, R]):
         Nothing but the state is kept. An input that fails for good raises, or is left out ("skip").
         """
         skips = _skips(on_error)
-        pieces = self._begin(items, ordered=ordered, keep=True)
-        return joins.fold(pieces, step, initial, window=self._window, skips=skips)
-
-    def _begin(self, items: Iterable[T], *, ordered: bool, keep: bool = False) -> Pieces:
-        if not self._close.alive:
-            raise ClientClosed("this pipeline is closed")
-        self._node.raise_if_forked()
-        iterator = iter(items)  # what cannot be iterated is an error here, not in another thread
-        if self._pieces is not None and (before := self._pieces()) is not None:
-            before.close()
-        first = self._next
-        self._node.begin(first, ordered=ordered)
-        feeder = Feeder(
-            iterator, self._node.wait_for_room, self._feed, self._node.fed_all, self._window - self._fed_max
-        )
-        pieces = Pieces(self._node, feeder, first, self._ended, keep=keep)
-        self._pieces = weakref.ref(pieces)
-        return pieces
-
-    def _feed(self, batch: list[T]) -> None:
-        """Hand a batch on; an input that cannot be pickled fails, and the others run."""
-        fed = 0
-        try:
-            for _, count, payload in self._calls.batches(batch, len(batch), self._fn, star=False):
-                first, self._next = self._next, self._next + count
-                self._node.feed(first, count, payload)
-                fed += count
-        except (NotPicklable, ForeignFuture) as error:
-            rest = batch[fed:]
-            if middle := len(rest) // 2:
-                self._feed(rest[:middle])
-                self._feed(rest[middle:])
-                return
-            first, self._next = self._next, self._next + 1
-            self._node.feed_failure(first, type(error)(str(error).replace("items[0]", "the input", 1)))
-
-    def _ended(self) -> None:
-        self._pieces = None
+        pieces = self._pipe.begin(reading(items), ordered=ordered, keep=True)
+        return joins.fold(pieces, step, initial, window=self._pipe.window, skips=skips)
 
     def close(self) -> None:
         """Stop the run that is on, and end the workers."""
-        self._close()
+        self._pipe.close()
 
     def __enter__(self) -> Self:
         return self
@@ -192,25 +126,6 @@ class Ventilator(Generic[T, R]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Packing:
-    """What pickles the inputs asks for: as a client's host, where nothing travels twice."""
-
-    workers = 1
-    ids = None
-
-    def __init__(self, *, by_value: bool) -> None:
-        self.by_value = by_value
-        self.functions = Functions(by_value=by_value)
-        self.shelf = self
-        self.hold = hold
-
-
-def _close(node: VentilatorNode, folder: str) -> None:
-    node.close()
-    if folder and not node.forked:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _skips(on_error: str) -> bool:

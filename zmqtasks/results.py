@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from zmqtasks import payload as payloads
 from zmqtasks.core.gather import Piece
-from zmqtasks.feeder import Feeder
 from zmqtasks.nodes.ventilator import VentilatorNode
 from zmqtasks.nodes.window import Unheard
 from zmqtasks.outcome import error_of
 
 R = TypeVar("R")
 OnError = Literal["raise", "yield", "skip"]
+
+
+class Feeds(Protocol):
+    """What reads the inputs of a run and feeds them."""
+
+    error: BaseException | None  # why it has ended, if not because there are no more
+
+    def stop(self) -> None:
+        """Read nothing more, and feed nothing more when this returns."""
 
 
 class Pieces(Iterator[Piece]):
@@ -26,9 +34,8 @@ class Pieces(Iterator[Piece]):
     def __init__(
         self,
         node: VentilatorNode,
-        feeder: Feeder,
+        feeder: Feeds,
         first: int,
-        over: Callable[[], None],
         *,
         keep: bool = False,
     ) -> None:
@@ -36,7 +43,6 @@ class Pieces(Iterator[Piece]):
         self.release = node.release
         self._node = node
         self._feeder = feeder
-        self._over = over
         self._keep = keep
         self._taken: Iterator[Piece] = iter(())
         self._last: Piece | None = None
@@ -82,7 +88,6 @@ class Pieces(Iterator[Piece]):
             self._node.window.end()
             self._feeder.stop()
             self._node.drop()
-            self._over()
 
 
 class Results(Iterator[tuple[int, Any]], Generic[R]):
@@ -123,7 +128,8 @@ class Results(Iterator[tuple[int, Any]], Generic[R]):
         return iter([(index + at, error) for at in range(piece.items)] if self._on_error == "yield" else [])
 
     def close(self) -> None:
-        """Stop the run."""
+        """Stop the run: nothing more comes."""
+        self._values = iter(())
         self._pieces.close()
 
     def __del__(self) -> None:

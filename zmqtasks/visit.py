@@ -78,10 +78,10 @@ class Collecting(msgspec.Struct, array_like=True, tag="collecting"):
 
 
 class Written(msgspec.Struct, array_like=True, tag="written"):
-    """These outcomes are with the system, whatever becomes of the sink now; `failed`: how many of all are failures."""
+    """These outcomes are with the system, whatever becomes of the sink now; `payloads`: which of each are failures."""
 
     accepted: list[Accepted]
-    failed: int
+    payloads: list[bytes]
 
 
 class Refused(msgspec.Struct, array_like=True, tag="refused"):

@@ -101,7 +101,7 @@ def broker(
             bind or [BROKER], store, queue_max=queue_max, result_bytes_max=result_max, result_ttl_s=result_ttl
         )
     except OSError as error:
-        raise _unbindable(error) from error
+        raise unbindable(error) from error
     promise = f"the broker ends when no task is left, in {shutdown_timeout:g} s at the latest"
     signals = Signals(served.stop, promise, shutdown_timeout)
     _introduce(served.addresses, store)
@@ -163,7 +163,7 @@ def _own_host() -> str:
     return socket.gethostname()
 
 
-def _unbindable(error: OSError) -> CommandError:
+def unbindable(error: OSError) -> CommandError:
     """Why it cannot listen, and where another process does, which."""
     address = str(error.filename)
     if error.errno == errno.EADDRINUSE:

@@ -7,7 +7,9 @@ from enum import IntEnum
 from zmqtasks.errors import (
     BrokerLost,
     ConnectionTimeout,
+    NoWorkers,
     ResultExpired,
+    TargetFailed,
     TimeLimitExceeded,
     UnknownTask,
     UnsafeConfiguration,
@@ -53,6 +55,8 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (UnusableFile, Exit.USAGE),
     (UnusableKey, Exit.USAGE),
     (UnsafeConfiguration, Exit.UNSAFE),
+    (NoWorkers, Exit.NO_ANSWER),
+    (TargetFailed, Exit.TARGET),
     (TimeLimitExceeded, Exit.FAILED),
     (TimeoutError, Exit.TIMEOUT),
 )

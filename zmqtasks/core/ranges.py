@@ -34,6 +34,12 @@ class Ranges:
         """How many numbers."""
         return sum(self._limits) - sum(self._firsts)
 
+    def within(self, first: int, limit: int) -> list[Range]:
+        """What of `first` to `limit` is in."""
+        start, end = bisect_right(self._limits, first), bisect_left(self._firsts, limit)
+        found = zip(self._firsts[start:end], self._limits[start:end], strict=True)
+        return [(max(first, known), min(limit, known_limit)) for known, known_limit in found]
+
     def add(self, first: int, limit: int) -> list[Range]:
         """Put in `first` to `limit`; what of it was not in before."""
         start = bisect_left(self._limits, first)  # the ranges from here on that touch it are joined into one
@@ -58,6 +64,7 @@ class Ranges:
         end = bisect_left(self._firsts, limit)
         if start >= end:
             return []
+        removed = self.within(first, limit)
         known = list(zip(self._firsts[start:end], self._limits[start:end], strict=True))
         rest = []
         if known[0][0] < first:
@@ -66,4 +73,4 @@ class Ranges:
             rest.append((limit, known[-1][1]))
         self._firsts[start:end] = [first for first, _ in rest]
         self._limits[start:end] = [limit for _, limit in rest]
-        return [(max(first, start), min(limit, end)) for start, end in known]
+        return removed

@@ -48,7 +48,6 @@ ITEMS_MAX = 4096  # in a batch, however short they are
 PIPE_S = 0.25  # longer than that a parcel is in the pipe only if nobody reads it
 ASK_S = 0.02  # between two recalls that were in vain
 LOOKS = 4  # how often, within the time after which silence counts, it is looked who is silent
-
 FN = 1  # a pipeline has one function
 
 
@@ -64,6 +63,7 @@ class Stream:
         self.silence_s = silence_s
         self.hands: dict[int, Hand] = {}
         self.unsettled = 0  # items that are neither accepted nor given up
+        self.freed_bytes = 0  # of payloads that are needed no more, since the host has counted them
         self.pace = Pace()
         self._inbox: list[tuple[int, Any]] = []
         self._effects: list[Effect] = []
@@ -167,6 +167,11 @@ class Stream:
         return 0 if self.is_halted else max(0, 2 + 2 * slots - len(self._ready))
 
     @property
+    def batches(self) -> list[tuple[int, int]]:
+        """Those with inputs that are unsettled: the number of the first, and how many."""
+        return [(batch.base, batch.count) for batch in self._batches.values()]
+
+    @property
     def batch_items(self) -> int:
         """How many inputs the next batch should have: about `BATCH_S` of work."""
         cost = self.pace.cost_s(FN)
@@ -190,7 +195,7 @@ class Stream:
         self._batches.clear()
         self._ready, self._later = Queue(), Queue()
         self._sent = {}
-        self.unsettled = 0
+        self.unsettled = self.freed_bytes = 0
         self.is_halted = False
 
     # ---- inputs and outcomes -------------------------------------------------------------------------------------
@@ -215,6 +220,7 @@ class Stream:
         self.unsettled -= left - batch.left
         batch.parcels = [parcel for parcel in batch.parcels if parcel.rest]
         if not batch.left:
+            self.freed_bytes += len(batch.payload)
             del self._batches[batch.base]
 
     def _take_out(self, parcel: Parcel) -> None:

@@ -227,10 +227,7 @@ class Child:
         try:
             star, items, *rest = payloads.load(payload)
             function = rest[0] if rest else self._functions.function(fn)
-            if (
-                pack := getattr(function, "__zmqtasks_pack__", None)
-            ) is not None:  # for a sink that opens nothing
-                function.attempt, span.pack = more.attempt, pack
+            span.begin(function, more.attempt)
         except BaseException as error:  # noqa: BLE001 - no item can run
             payload, _ = self._failed(error)
             with self._sending:

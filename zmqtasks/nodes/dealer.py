@@ -77,7 +77,7 @@ class Dealer:
             _keep_alive(socket)
             if self._key is not None:
                 secure_client(socket, replace(self._key, server=server) if server else self._key)
-            socket.connect(_reachable(address, self.address))
+            socket.connect(reachable(address, self.address))
         except BaseException:
             socket.close(0)
             raise
@@ -142,7 +142,7 @@ def _keep_alive(socket: zmq.Socket[bytes]) -> None:
     socket.set(zmq.HEARTBEAT_TIMEOUT, int(SILENCE_S * 1000))
 
 
-def _reachable(address: str, here: str) -> str:
+def reachable(address: str, here: str) -> str:
     """`address`, as whoever has bound it says it, from where `here` is the same machine's."""
     scheme, _, rest = address.partition("://")
     host, _, port = rest.rpartition(":")

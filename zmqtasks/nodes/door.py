@@ -70,7 +70,8 @@ class Door:
             self._see_who_left(now)
         if (authenticator := self._sockets.authenticator) is not None:
             look = authenticator.answer if authenticator.fileno() in ready else authenticator.refresh
-            for member in [member for member in self.members.values() if member.user in look(now)]:
+            out = look(now)
+            for member in [member for member in self.members.values() if member.user in out]:
                 self.turn_out(member, "this key is not admitted any more", now)
         for _ in range(MAIL_MAX):
             if (mail := self._mailbox.receive()) is None:
@@ -141,8 +142,12 @@ class Door:
 
     def tell(self, number: int, head: object) -> None:
         """A message without payloads; who cannot be reached is gone, and the monitor will say so."""
+        self.mail(number, codec.simple(head))
+
+    def mail(self, number: int, message: wire.Message) -> None:
+        """Any message."""
         if (member := self.members.get(number)) is not None:
-            self._mailbox.send(codec.simple(head), member.route)
+            self._mailbox.send(message, member.route)
 
     def close(self) -> None:
         """Stop looking; the socket is closed with the others."""

@@ -7,19 +7,23 @@ from typing import Protocol
 
 import zmq
 
-from zmqtasks import codec, visit, wire
+from zmqtasks import codec, wire
 from zmqtasks.core.gather import Gather
 from zmqtasks.core.parcels import BASE_MASK
+from zmqtasks.core.ranges import Ranges
+from zmqtasks.errors import ConnectionTimeout
 from zmqtasks.keys import Key
 from zmqtasks.messages import Accepted, Part
-from zmqtasks.nodes.dealer import Dealer
+from zmqtasks.nodes.dealer import Dealer, reachable
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mailbox
 from zmqtasks.nodes.sockets import Sockets, endpoint
 from zmqtasks.nodes.window import Unheard, Window
+from zmqtasks.visit import PROTOCOL, Collect, Collecting, Enter, Refused, Written
 
 MAIL_MAX = 256  # messages of outcomes a turn
 RETRY_S = 0.5  # between two tries to reach a sink
+KNOWN = b""  # the payload of what the sink has had before: nobody asks for it
 
 Accept = Callable[[Accepted], None]
 
@@ -29,6 +33,8 @@ class Intake(Protocol):
 
     address: str  # where workers find it; "" while nobody is there
     key: str  # its public key, "" if it is the ventilator's own
+    known: Ranges  # numbers that it has had before
+    is_back: bool  # it has come, and says what it knows: the batches that are on have to be looked through
 
     def has_mail(self) -> bool:
         """Whether something has come; asked before each sleep."""
@@ -39,8 +45,11 @@ class Intake(Protocol):
     def begin(self, first: int, *, ordered: bool) -> None:
         """A run begins, its numbers from `first` on."""
 
-    def end(self) -> None:
-        """Nobody wants any more of the run's outcomes."""
+    def fed(self, base: int, count: int) -> None:
+        """That batch is on: what is known of it is accepted at once."""
+
+    def end(self, *, complete: bool) -> None:
+        """Nobody wants any more of the run's outcomes; it is `complete`, or was broken off."""
 
     def put(self, base: int, offset: int, unheard: Unheard) -> None:
         """A failure that no worker can tell of."""
@@ -53,12 +62,12 @@ class OwnIntake:
     """The sink is here: whoever iterates the run takes what comes out of `window`."""
 
     key = ""
+    is_back = False
 
     def __init__(self, pipeline: str, sockets: Sockets, loop: Loop, window: Window, accept: Accept) -> None:
+        self.known = Ranges()
         self._pipeline = pipeline
-        self._window = window
-        self._accept = accept
-        self._gather: Gather | None = None  # of the run that is on
+        self._gathering = Gathering(window, accept)
         self._mailbox = Mailbox(sockets.bind(zmq.PULL, sockets.beside("outcomes")))
         self.address = endpoint(self._mailbox.socket)
         loop.watch(self._mailbox)
@@ -77,29 +86,23 @@ class OwnIntake:
                 continue
             if message.head.pipeline == self._pipeline:
                 for part in codec.yielded_parts(message):
-                    self._take(part.ordinal & BASE_MASK, part)
+                    self._gathering.take(part.ordinal & BASE_MASK, part)
         return False
 
     def begin(self, first: int, *, ordered: bool) -> None:
         """A run begins."""
-        self._gather = Gather(first, ordered=ordered)
+        self._gathering.begin(first, ordered=ordered)
 
-    def end(self) -> None:
+    def fed(self, base: int, count: int) -> None:
+        """Nothing is known of it."""
+
+    def end(self, *, complete: bool) -> None:  # noqa: ARG002 - whoever iterates the run knows
         """What still comes is not heard."""
-        self._gather = None
+        self._gathering.end()
 
     def put(self, base: int, offset: int, unheard: Unheard) -> None:
         """A failure that no worker can tell of."""
-        self._take(base, Part(base, offset, 1, failed=True, payload=unheard))
-
-    def _take(self, base: int, part: Part) -> None:
-        if self._gather is None:
-            return
-        new, out = self._gather.take(base + part.offset, part.items, part.payload, failed=part.failed)
-        for piece in new:
-            self._accept(Accepted(base, piece.first - base, piece.items))
-        if new:
-            self._window.accepted(new, out)
+        self._gathering.take(base, Part(base, offset, 1, failed=True, payload=unheard))
 
     def close(self) -> None:
         """The socket is closed with the others."""
@@ -112,6 +115,7 @@ class FarIntake:
     """
 
     address = ""
+    is_back = False
 
     def __init__(
         self,
@@ -119,14 +123,15 @@ class FarIntake:
         sink: str,
         key: Key | None,
         loop: Loop,
+        window: Window,
         accept: Accept,
         render: Callable[[Unheard], bytes],
     ) -> None:
         self.key = key.server if key is not None else ""
-        self.failed = 0  # inputs, as far as the sink has said
-        self.refused = ""  # why the sink will not have this pipeline
+        self.known = Ranges()
         self._pipeline = pipeline
-        self._accept = accept
+        self._window = window
+        self._gathering = Gathering(window, accept)
         self._render = render
         self._dealer = Dealer(loop, sink, key)
         self._dealer.connect()
@@ -144,28 +149,37 @@ class FarIntake:
             self._retry_at = None
             self._dealer.connect()
         news = self._dealer.look(ready)
-        self.refused = self.refused or self._dealer.refused
         if news == "up":
-            self._dealer.send(codec.simple(visit.Collect(self._pipeline, self._ordered)))
+            self._dealer.send(codec.simple(Enter("client", "", PROTOCOL, "", session=self._pipeline)))
+            self._dealer.send(codec.simple(Collect(self._pipeline, self._ordered)))
         elif news == "down":
             lost = self._lose(now)
+        if self._dealer.refused:
+            self._fail(self._dealer.refused)
         while self._dealer.has_mail() and (mail := self._dealer.mailbox.receive()) is not None:
-            if mail.message is None:
-                continue
-            head = mail.message.head
-            if type(head) is visit.Collecting:
-                self.address = head.address
-                for first, limit in head.have:
-                    self._accept(Accepted(first, 0, limit - first))
-            elif type(head) is visit.Written:
-                self.failed = head.failed
-                for accepted in head.accepted:
-                    self._accept(accepted)
-            elif type(head) is visit.Refused and head.final:
-                self.refused = head.reason
-            elif type(head) is visit.Refused:
+            if mail.message is not None and self._hear(mail.message):
                 lost = self._lose(now) or lost
         return lost
+
+    def _hear(self, message: wire.Arrived) -> bool:
+        """What the sink says; whether it has sent this ventilator away for now."""
+        head = message.head
+        if type(head) is Collecting:
+            self.address = reachable(head.address, self._dealer.address)
+            self.known, self.is_back = Ranges(head.have), True
+        elif type(head) is Written:
+            for accepted, payload in zip(head.accepted, head.payloads, strict=True):
+                part = Part(accepted.base, accepted.offset, accepted.items, failed=False, payload=payload)
+                self._gathering.take(accepted.base, part)
+        elif type(head) is wire.Yield:  # what the sink cannot write: no worker could run the function
+            for part in codec.yielded_parts(message):
+                self._gathering.take(part.ordinal & BASE_MASK, part)
+        elif type(head) is Refused and head.final:
+            self._fail(head.reason)
+        return type(head) is Refused and not head.final
+
+    def _fail(self, reason: str) -> None:
+        self._window.fail(ConnectionTimeout(f"the sink at {self._dealer.address}: {reason}"))
 
     def _lose(self, now: float) -> bool:
         lost, self.address = bool(self.address), ""
@@ -175,12 +189,19 @@ class FarIntake:
 
     def begin(self, first: int, *, ordered: bool) -> None:
         """A run begins; a sink of its own has one."""
-        assert first == 0, "one pipeline, one run, one output"
         self._ordered = ordered
+        self._gathering.begin(first, ordered=False)
 
-    def end(self) -> None:
+    def fed(self, base: int, count: int) -> None:
+        """The sink may have had some of it."""
+        for first, limit in self.known.within(base, base + count):
+            part = Part(base, first - base, limit - first, failed=False, payload=KNOWN)
+            self._gathering.take(base, part)
+
+    def end(self, *, complete: bool) -> None:
         """The sink may go."""
-        self._dealer.send(codec.simple(wire.Signal("bye")))
+        self._gathering.end()
+        self._dealer.send(codec.simple(wire.Signal("bye" if complete else "broken off")))
 
     def put(self, base: int, offset: int, unheard: Unheard) -> None:
         """A failure that no worker can tell of."""
@@ -190,3 +211,30 @@ class FarIntake:
     def close(self) -> None:
         """Let go of the sink."""
         self._dealer.close()
+
+
+class Gathering:
+    """The outcomes of the run that is on: what is new is accepted, and what is its turn goes into the window."""
+
+    def __init__(self, window: Window, accept: Accept) -> None:
+        self._window = window
+        self._accept = accept
+        self._gather: Gather | None = None
+
+    def begin(self, first: int, *, ordered: bool) -> None:
+        """A run begins."""
+        self._gather = Gather(first, ordered=ordered)
+
+    def end(self) -> None:
+        """No run is on: what comes is not heard."""
+        self._gather = None
+
+    def take(self, base: int, part: Part) -> None:
+        """Outcomes of the batch `base`."""
+        if self._gather is None:
+            return
+        new, out = self._gather.take(base + part.offset, part.items, part.payload, failed=part.failed)
+        for piece in new:
+            self._accept(Accepted(base, piece.first - base, piece.items))
+        if new:
+            self._window.accepted(new, out)

@@ -22,6 +22,11 @@ class Span:
         self.limit = limit  # where to stop: a recall lowers it
         self.values: list[Any] = []
 
+    def begin(self, function: Any, attempt: int) -> None:
+        """`function` is called now; if it packs its own values, for a sink that opens nothing, it is told how often."""
+        if (pack := getattr(function, "__zmqtasks_pack__", None)) is not None:
+            function.attempt, self.pack = attempt, pack
+
 
 class Outbox:
     """What is finished and not sent. One thread puts in; `take` and what concerns the span need the caller's lock."""

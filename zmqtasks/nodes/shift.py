@@ -60,9 +60,9 @@ class Shift(Household):
 
     def has_mail(self) -> bool:
         """Whether there is something to be read, and room for it; or outcomes can go out."""
-        if self._unsent:
-            return self._outcomes.takes_mail()
-        return self._has_room() and self._tasks.has_mail()
+        # Both are asked whatever comes of it: a socket that is not would signal the same thing again and again.
+        has_come, can_go = self._tasks.has_mail(), self._outcomes.takes_mail()
+        return can_go if self._unsent else has_come and self._has_room()
 
     def _has_room(self) -> bool:
         if self._unsent:

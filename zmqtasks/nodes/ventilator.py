@@ -5,6 +5,7 @@ One I/O thread owns the sockets and the machines; other threads meet it in the `
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -76,29 +77,30 @@ class VentilatorNode:
         self._python = python
         self._pipeline = secrets.token_hex(8)
         self._loop = Loop()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._loop.close)
             self._sockets = sockets = Sockets(address, store)
-        except BaseException:
-            self._loop.close()
-            raise
-        self.address = sockets.address
-        self._pipe = Mailbox(
-            sockets.bind(zmq.PUSH, sockets.beside("tasks"), hwm=PIPE_HWM, buffer_bytes=PIPE_BYTES)
-        )
+            undo.callback(sockets.close, 0)
+            self.address = sockets.address
+            self._pipe = Mailbox(
+                sockets.bind(zmq.PUSH, sockets.beside("tasks"), hwm=PIPE_HWM, buffer_bytes=PIPE_BYTES)
+            )
+            self._intake: Intake = (
+                OwnIntake(self._pipeline, sockets, self._loop, window, self._accept)
+                if sink is None
+                else FarIntake(
+                    self._pipeline, sink.address, sink.key, self._loop, window, self._accept, sink.render
+                )
+            )
+            undo.pop_all()
         self._loop.watch(self._pipe)
         self._door = Door(sockets, self._loop, self._came, self._said, self._left)
         self._stream = Stream(target.options, silence_s=SILENCE_S)
-        self._intake: Intake = (
-            OwnIntake(self._pipeline, sockets, self._loop, window, self._accept)
-            if sink is None
-            else FarIntake(self._pipeline, sink.address, sink.key, self._loop, self._accept, sink.render)
-        )
         self._outside: set[int] = set()  # workers that wait until it is known where outcomes go
         self._own: OwnWorker | None = None
         self._words: deque[Any] = (
             deque()
         )  # from other threads: batches, and what is to be done with the stream
-        self._sizes: dict[int, list[int]] = {}  # of batches by base: items without an outcome, bytes
         self._dropped: threading.Event | None = None  # set when the run before is forgotten
         self._fed_all = False
         self._closing = False
@@ -134,11 +136,9 @@ class VentilatorNode:
 
     def begin(self, first: int, *, ordered: bool) -> None:
         """A new run: outcomes of numbers from `first` on."""
-        self._say(
-            (first, ordered)
-        )  # first: as long as the window is closed, the end of the run before closes nothing
         if (dropped := self._dropped) is not None:
             self._wait_for(dropped)
+        self._say((first, ordered))  # before the window opens: the end of the run before closes nothing
         self.window.begin(first)
 
     def release(self, piece: Piece) -> None:
@@ -225,10 +225,16 @@ class VentilatorNode:
                 self._own.ended()
                 if self._own.is_broken:
                     self.window.fail(ZmqTasksError("no worker comes up: see what it wrote to standard error"))
+            if self._pipe.fileno() in ready:
+                self._pipe.takes_mail()  # or it would signal for ever what it was not asked about
             again = self._door.look(ready, now)
             if self._intake.look(ready, now):  # what the workers have done may be lost: they begin anew
                 for member in list(self._door.members.values()):
                     self._door.turn_out(member, "the sink is gone", now, final=False)
+            if self._intake.is_back:
+                self._intake.is_back = False
+                for base, count in self._stream.batches:
+                    self._intake.fed(base, count)
             if self._outside and self._intake.address:
                 self._admit()
             self._hear_words(now)
@@ -240,8 +246,8 @@ class VentilatorNode:
         while self._words:
             word = self._words.popleft()
             if type(word) is Feed:
-                self._sizes[word.base] = [word.count, len(word.payload)]
                 self._stream.receive(0, word, now)
+                self._intake.fed(word.base, word.count)
             elif type(word) is Unheard:
                 self._intake.put(word.task.id, 0, word)
             elif type(word) is tuple:
@@ -256,9 +262,8 @@ class VentilatorNode:
                 word.set()
 
     def _drop(self) -> None:
+        self._intake.end(complete=self._fed_all and not self._stream.unsettled)
         self._stream.drop()
-        self._sizes.clear()
-        self._intake.end()
         for number in list(self._door.members):
             self._door.tell(number, wire.Signal("recall"))
         self.window.clear()
@@ -276,6 +281,9 @@ class VentilatorNode:
                         )
                 elif isinstance(effect, End) and (member := self._door.members.get(effect.peer)) is not None:
                     self._door.turn_out(member, "nothing was heard of it for too long", now, final=False)
+        if stream.freed_bytes:
+            self.window.freed(stream.freed_bytes)
+            stream.freed_bytes = 0
         full = self._push(now)
         is_done = not stream.running if stream.is_halted else self._fed_all and not stream.unsettled
         if is_done and not self._words:
@@ -297,11 +305,6 @@ class VentilatorNode:
     def _accept(self, accepted: Accepted) -> None:
         """The sink has these outcomes."""
         self._stream.receive(0, accepted, monotonic())
-        if (size := self._sizes.get(accepted.base)) is not None:
-            size[0] -= accepted.items
-            if not size[0]:
-                del self._sizes[accepted.base]
-                self.window.settled(0, size[1])
 
     # ---- workers -------------------------------------------------------------------------------------------------
 

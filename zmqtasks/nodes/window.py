@@ -129,10 +129,9 @@ class Window:
             if wanted > 0:
                 self._flow.notify_all()
 
-    def settled(self, items: int, nbytes: int) -> None:
-        """So many inputs have an outcome that nobody here takes; so many bytes of inputs are needed no more."""
+    def freed(self, nbytes: int) -> None:
+        """So many bytes of inputs are needed no more."""
         with self._flow:
-            self._items -= items
             self._bytes -= nbytes
             self._flow.notify_all()
 

@@ -49,7 +49,7 @@ def pack(values: Sequence[Value]) -> bytes:
     return _encode(([unit.out for unit in units], errs, [p for p, unit in enumerate(units) if unit.failed]))
 
 
-def unpack(data: bytes) -> Batch:
+def unpack(data: bytes | bytearray | memoryview) -> Batch:
     """Return what `pack` was given; a `ValueError` for anything that it did not make."""
     try:
         batch = _decode(data)

@@ -17,6 +17,9 @@ from zmqtasks.stream.item import BadInput
 RECORD_BYTES_MAX = 32 << 20
 """The longest line, or CSV row with the line ends in it: a file without any would be held in memory."""
 
+DEPTH_MAX = 200
+"""How deep a JSON value may be nested: pickle, which takes it to the workers, gives up at twice that."""
+
 _RAW_BYTES_MAX = 1 << 10  # what is shown of a line that is too long
 _decode_json = msgspec.json.Decoder().decode
 
@@ -88,11 +91,14 @@ def jsonl(name: str, blocks: Iterable[bytes]) -> Iterator[list[Any]]:
             yield [too_long(name, chunk)]
             continue
         raws = _split(chunk.text)
-        try:
-            yield [*map(_decode_json, raws)]
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            numbered = enumerate(raws, chunk.line)
-            yield [json_value(name, number, raw) for number, raw in numbered if raw.strip()]
+        if max(map(len, raws)) <= 2 * DEPTH_MAX:  # none of them can be too deep
+            try:
+                yield [*map(_decode_json, raws)]
+                continue
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                pass
+        numbered = enumerate(raws, chunk.line)
+        yield [json_value(name, number, raw) for number, raw in numbered if raw.strip()]
 
 
 def _split(text: bytes) -> list[bytes]:
@@ -118,11 +124,24 @@ def text_value(name: str, number: int, raw: bytes) -> str | BadInput:
 def json_value(name: str, number: int, raw: bytes) -> Any:
     """Return a line as the JSON value that it is, or a `BadInput`."""
     try:
-        return _decode_json(raw)
+        value = _decode_json(raw)
     except UnicodeDecodeError as error:
         return BadInput(name, number, _not_utf8(error), raw)
     except (msgspec.MsgspecError, RecursionError) as error:
         return BadInput(name, number, f"no JSON: {error}", raw)
+    if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _is_deep(value):
+        return BadInput(name, number, f"nested more than {DEPTH_MAX} deep", raw)
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [part for whole in level for part in (whole.values() if type(whole) is dict else whole)]
+        level = [part for part in level if type(part) in (dict, list)]
+        if not level:
+            return False
+    return True
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:

@@ -28,12 +28,17 @@ READERS: dict[Format, Callable[[str, Iterable[bytes]], Iterator[list[Any]]]] = {
 class Inputs(Protocol):
     """Items in their order, to be gone through once; how far that is, as far as it is known."""
 
-    total: int | None
-    """How many there are."""
-    bytes_done: int
-    """What was read of the files, compressed as they are."""
-    bytes_total: int | None
-    """What the files have."""
+    @property
+    def total(self) -> int | None:
+        """How many there are."""
+
+    @property
+    def bytes_done(self) -> int:
+        """What was read of the files, compressed as they are."""
+
+    @property
+    def bytes_total(self) -> int | None:
+        """What the files have."""
 
     def batches(self, items_max: int = ITEMS_MAX) -> Iterator[tuple[int, list[Any]]]:
         """Yield the index of a first item with it and those after it, as soon as they are there.
@@ -45,7 +50,8 @@ class Inputs(Protocol):
 class Files:
     """The inputs in files, globs and standard input ("-"); an `UnusableFile` at once if one cannot be read.
 
-    A batch is no more than `items_max` items, of `bytes_max` bytes in the files, or one item that is larger.
+    `paths` are those that the sources stand for. A batch is no more than `items_max` items, and as text no longer than
+    `bytes_max` and one line.
     """
 
     total: int | None = None
@@ -58,9 +64,9 @@ class Files:
         on_bad: OnBad = "stop",
         bytes_max: int = BYTES_MAX,
     ) -> None:
-        paths = expand(sources)
-        self.bytes_total = size_of(paths)
-        self._sources = [Source(path, bytes_max) for path in paths]
+        self.paths = expand(sources)
+        self.bytes_total = size_of(self.paths)
+        self._sources = [Source(path, bytes_max) for path in self.paths]
         self._reader = READERS[format]
         self._on_bad = on_bad
 

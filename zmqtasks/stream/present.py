@@ -78,6 +78,18 @@ class Present:
             )
         return True
 
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Yield the indexes that are there, as ranges without their ends."""
+        for number in sorted(self._pages):
+            page, first = self._pages[number], number * _PAGE
+            start = -1
+            for place, mark in enumerate((*page, 0)):
+                if mark and start < 0:
+                    start = place
+                elif not mark and start >= 0:
+                    yield first + start, first + place
+                    start = -1
+
     def remaining(self, batches: Iterable[tuple[int, list[Any]]]) -> Iterator[tuple[int, list[Any]]]:
         """Yield of batches of items what is not there, cut where something is; an `InputChanged` as `has` has it."""
         count = 0

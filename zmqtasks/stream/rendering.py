@@ -29,19 +29,20 @@ _encode = msgspec.json.Encoder().encode  # of an item, which is plain, or of wha
 
 
 class Rendered:
-    """What travels to the workers: a function of an item's index, the item and the attempt, counted from 1.
+    """What travels to the workers: a function of an item's index and the item.
 
     `retries` is how often an item is tried again, which is the engine's affair: what befalls an item is raised while an
-    attempt is left, and is its failure at the last.
+    attempt is left, and is its failure at the last. Whoever calls says in `attempt` which one it is, counted from 1.
     """
 
-    pack = staticmethod(batch.pack)
+    attempt = 1
+    __zmqtasks_pack__ = staticmethod(batch.pack)
 
     def __init__(self, *, text: bool, retries: int) -> None:
         self._text = text
         self._retries = retries
 
-    def __call__(self, index: int, item: Any, attempt: int = 1) -> Value:
+    def __call__(self, index: int, item: Any) -> Value:
         """Return what became of an item."""
         raise NotImplementedError
 
@@ -75,7 +76,7 @@ class RenderedFunction(Rendered):
         self._function = function
         self._notation: Name = notation
 
-    def __call__(self, index: int, item: Any, attempt: int = 1) -> Value:
+    def __call__(self, index: int, item: Any) -> Value:
         """Call the function."""
         if type(item) is BadInput:
             return self.failed(index, item, item, 0)
@@ -83,16 +84,16 @@ class RenderedFunction(Rendered):
         try:
             result = self._function(item)
         except BaseException as error:
-            if attempt <= self._retries:
+            if self.attempt <= self._retries:
                 raise
-            return self._failure(index, given, error, attempt)
+            return self._failure(index, given, error, self.attempt)
         try:
             if self._text and type(result) is str:
                 return result.encode() + b"\n"
             shown = NOTATIONS[self._notation](result)
         except (NotJson, NotPicklable, UnicodeEncodeError) as error:  # as at any other attempt
-            return self._failure(index, given, error, attempt)
-        return shown + b"\n" if self._text else _line(index, given, b'"result": ', shown, attempt)
+            return self._failure(index, given, error, self.attempt)
+        return shown + b"\n" if self._text else _line(index, given, b'"result": ', shown, self.attempt)
 
 
 class RenderedCommand(Rendered):
@@ -102,21 +103,21 @@ class RenderedCommand(Rendered):
         super().__init__(text=text, retries=retries)
         self._command = Command(template)
 
-    def __call__(self, index: int, item: Any, attempt: int = 1) -> Value:
+    def __call__(self, index: int, item: Any) -> Value:
         """Run the command."""
         if type(item) is BadInput:
             return self.failed(index, item, item, 0)
         try:
             stdout, stderr = self._command.run(index, item)
         except BaseException as error:
-            if attempt <= self._retries:
+            if self.attempt <= self._retries:
                 raise
-            return self.failed(index, item, error, attempt)
+            return self.failed(index, item, error, self.attempt)
         if self._text:
             return Unit(stdout, stderr, False) if stderr else stdout
         out, err = _encode(readable(stdout)), _encode(readable(stderr))
         result = b'{"exit":0,"stdout":%b,"stderr":%b}' % (out, err)
-        return _line(index, _encode(item), b'"result": ', result, attempt)
+        return _line(index, _encode(item), b'"result": ', result, self.attempt)
 
 
 def _line(index: int, given: bytes, key: bytes, value: bytes, attempts: int) -> bytes:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Generator, Iterator, Sequence
 from os import PathLike
 
-from zmqtasks.errors import UnusableFile
+from zmqtasks.errors import BadInputError, UnusableFile
 from zmqtasks.stream.compression import READ_BYTES, codec_of, inflated
 
 STDIN = "-"
@@ -80,7 +80,7 @@ class Source:
         return "standard input" if self.path == STDIN else self.path
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield blocks of bytes as they come; an `UnusableFile` where no more can be read."""
+        """Yield blocks as they come; an `UnusableFile` if it cannot be read, a `BadInputError` where it is damaged."""
         codec = codec_of(self.path)
         size = self._block_bytes
         blocks = self._read(READ_BYTES if codec else size)
@@ -99,7 +99,7 @@ class Source:
             if mark:
                 yield mark
         except EOFError as error:
-            raise UnusableFile(f"cannot read '{self.path}' to its end: {error}") from None
+            raise BadInputError(f"cannot read '{self.path}' to its end: {error}") from None
         except OSError as error:
             raise UnusableFile(f"cannot read '{self.name}': {error.strerror}") from None
         finally:
