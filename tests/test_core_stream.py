@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from zmqtasks.core.effects import End, Send, Settle
-from zmqtasks.core.parcels import BASE_BITS, BASE_MASK
-from zmqtasks.core.stream import ASK_S, FN, ITEMS_MAX, PIPE_S, Stream
+from zmqtasks.core.parcels import ASK_S, BASE_BITS, BASE_MASK, OVERDUE_S, PIPE_S
+from zmqtasks.core.stream import FN, ITEMS_MAX, Stream
 from zmqtasks.messages import (
     DEAD,
     FAILED,
@@ -295,6 +295,31 @@ def test_who_leaves_has_let_go_of_the_pipe() -> None:
     assert spans(pipe.sent()) == [(1, 1)]
 
 
+def test_what_is_on_its_way_is_not_lost_because_all_that_were_heard_of_leave() -> None:
+    """Somebody new has it, whose first word is on its way."""
+    pipe = Pipe(1)
+    pipe.feed(1)
+    pipe.sent()
+    pipe.hear(1, Leaving(), Returned([]), Lost("it has left"))
+    pipe.hear(2, Slots(1))
+    assert pipe.sent() == []
+
+
+def test_what_is_overdue_is_looked_for_though_all_seem_busy() -> None:
+    """What they have done may be with a sink that has not written it: it waits for what is lost."""
+    pipe = Pipe(1)
+    ordinal = pipe.give(1, 2)
+    pipe.feed(1, base=2)
+    pipe.sent()
+    assert pipe.turn(after_s=PIPE_S) == []
+    assert pipe.turn(after_s=OVERDUE_S - PIPE_S) == [Send(1, Recall())]
+    pipe.hear(1, Returned([]))
+    assert spans(pipe.sent()) == [(2, 1)]
+    assert pipe.turn(after_s=OVERDUE_S / 2) == []
+    pipe.hear(0, Accepted(0, 0, 2), Accepted(2, 0, 1))
+    assert ordinal not in pipe.stream.hands[1].parcels
+
+
 # ---- what comes back ------------------------------------------------------------------------------------------------
 
 
@@ -311,6 +336,16 @@ def test_who_has_had_nothing_to_give_back_is_left_alone() -> None:
     pipe.give(1, 3)
     pipe.hear(1, Returned([]))
     assert pipe.turn(after_s=10.0) == []
+
+
+def test_who_may_be_at_work_on_what_is_forgotten_is_asked_too() -> None:
+    """It has one item, as many as it can run; but it still runs one of the run before."""
+    pipe = Pipe(1, 1)
+    pipe.give(1, 1)
+    assert pipe.turn(after_s=PIPE_S / 2) == []
+    assert pipe.turn(after_s=PIPE_S / 2) == [Send(1, Recall())]
+    assert pipe.hear(1, Returned([])) == []
+    assert pipe.stream.next_deadline() is None
 
 
 def test_what_is_ready_and_done_already_keeps_nobody_from_being_asked() -> None:
@@ -342,6 +377,13 @@ def test_what_was_fed_before_a_drop_is_dropped() -> None:
     pipe.feed(1, base=10)
     assert spans(pipe.sent()) == [(10, 1)]
     assert pipe.stream.unsettled == 1
+
+
+def test_what_has_not_started_is_called_back_when_it_is_dropped() -> None:
+    pipe = Pipe(1, 1)
+    pipe.give(1, 1)
+    pipe.stream.drop()
+    assert pipe.turn() == [Send(1, Recall())]
 
 
 @pytest.mark.parametrize("late", [Accepted(0, 0, 3), Accepted(0, 1, 1)])

@@ -180,7 +180,7 @@ class _Batches:
                         if self._stopped or not room:
                             return
                         some = items[at : at + room]
-                        self._pipe.feed_at(first + at, list(enumerate(some, first + at)), star=True)
+                        self._pipe.feed_at(first + at, list(enumerate(some, first + at)))
                     at += len(some)
         except BaseException as error:  # noqa: BLE001 - the inputs': whoever takes the outcomes hears of it
             self.error = error

@@ -26,7 +26,6 @@ from zmqtasks.results import Feeds, Pieces
 
 WINDOW_BYTES = 64 << 20
 SOCKET_BYTES_MAX = 100  # of a socket's name: the system's limit is 107 or 103
-AHEAD_SHARE = 4  # of the window, such a part is for what is read and not fed
 
 
 Source = Callable[["Pipe"], Feeds]
@@ -48,6 +47,7 @@ class Pipe:
         **options: Any,
     ) -> None:
         self.window = window
+        self.fed_max = window - window // 4  # the rest is for what is read and not fed
         self._fn = fn
         self._next = 0  # the number of the next run's first input
         self._run: weakref.ref[Pieces] | None = None  # the run that is on
@@ -66,7 +66,7 @@ class Pipe:
                 KeyStore(),
                 target,
                 f"{sys.version_info.major}.{sys.version_info.minor}",
-                Window(window - window // AHEAD_SHARE, WINDOW_BYTES),
+                Window(self.fed_max, WINDOW_BYTES),
                 sink,
             )
             undo.pop_all()
@@ -88,29 +88,25 @@ class Pipe:
         return pieces
 
     def feed(self, items: list[Any]) -> None:
-        """The inputs that come next."""
+        """The inputs that come next. One that cannot be pickled fails, and the others run."""
         before = self._next
         try:
             for _, count, payload in self._calls.batches(items, len(items), self._fn, star=False):
-                self.node.feed(self._next, count, payload)
-                self._next += count
-        except (NotPicklable, ForeignFuture) as error:  # of one of them: that one fails, and the others run
+                first, self._next = self._next, self._next + count
+                self.node.feed(first, count, payload)
+        except (NotPicklable, ForeignFuture) as error:
             rest = items[self._next - before :]
             if middle := len(rest) // 2:
                 self.feed(rest[:middle])
                 self.feed(rest[middle:])
-            else:
-                self.node.feed_failure(
-                    self._next, type(error)(str(error).replace("items[0]", "the input", 1))
-                )
-                self._next += 1
+                return
+            first, self._next = self._next, self._next + 1
+            self.node.feed_failure(first, type(error)(str(error).replace("items[0]", "the input", 1)))
 
-    def feed_at(self, first: int, items: list[Any], *, star: bool) -> int:
-        """Inputs from number `first` on (`star`: tuples of arguments); the number after the last."""
-        for _, count, payload in self._calls.batches(items, len(items), self._fn, star=star):
-            self.node.feed(first, count, payload)
-            first += count
-        return first
+    def feed_at(self, first: int, items: list[tuple[Any, ...]]) -> None:
+        """Inputs from number `first` on, which can be pickled: of each the arguments."""
+        for at, count, payload in self._calls.batches(items, len(items), self._fn, star=True):
+            self.node.feed(first + at, count, payload)
 
 
 class _Packing:
@@ -142,5 +138,5 @@ def reading(items: Iterable[Any]) -> Source:
     """What reads `items`, whatever they are."""
     iterator = iter(items)  # what cannot be iterated is an error here, not in another thread
     return lambda pipe: Feeder(
-        iterator, pipe.node.wait_for_room, pipe.feed, pipe.node.fed_all, ahead_max=pipe.window // AHEAD_SHARE
+        iterator, pipe.node.wait_for_room, pipe.feed, pipe.node.fed_all, pipe.window - pipe.fed_max
     )

@@ -42,7 +42,10 @@ class Engine(Protocol):
         """Run `items` and fold the values as they come; the last state."""
 
     def stop(self, *, cold: bool = False) -> None:
-        """Read no more: `run_rendered` returns when what runs is delivered, or at once. For signal handlers too."""
+        """Read no more: `run_rendered` returns when what runs is delivered, or (`cold`, or called again) at once.
+
+        For signal handlers too.
+        """
 
 
 class Display(Protocol):

@@ -237,7 +237,7 @@ def ventilator(
             "--format csv is for files": values is not None and format_ is Format.CSV,
         }
     )
-    text = output is None and not as_json
+    text = output is None and not as_json and sink is None
     function = (
         _command(exec_, text=text, retries=retry)
         if exec_ is not None

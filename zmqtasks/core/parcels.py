@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -10,6 +12,11 @@ from zmqtasks.core.ranges import Ranges
 
 BASE_BITS = 40  # an ordinal is a batch's first number, and above it how often parcels of the batch were sent
 BASE_MASK = (1 << BASE_BITS) - 1
+
+PIPE_S = 0.25  # longer than that a parcel is in the pipe only if nobody reads it
+OVERDUE_S = 1.0  # after that all have to look for it, though nobody seems to idle
+OVERDUE_S_MAX = 60.0  # the same after many a time when nothing was lost
+ASK_S = 0.02  # between two recalls that were in vain
 
 
 class Batch:
@@ -28,13 +35,15 @@ class Batch:
 
     def check(self) -> None:
         """Assert that they have."""
-        somewhere = Ranges()
-        for parcel in self.parcels:
-            assert parcel.rest, f"batch {self.base} keeps an empty parcel"
-            for first, limit in parcel.rest:
-                new = somewhere.add(first, limit)
-                assert new == [(first, limit)], f"items {first} to {limit} of {self.base} are in two parcels"
-        assert somewhere.count == self.left, f"batch {self.base}: {self.left} left, not {somewhere.count}"
+        ranges = [piece for parcel in self.parcels for piece in parcel.rest]
+        if len(ranges) > 1:
+            ranges.sort()
+            for (_, limit), (first, _) in pairwise(ranges):
+                assert limit <= first, f"item {self.base + first} is in two parcels"
+        total = 0
+        for first, limit in ranges:
+            total += limit - first
+        assert total == self.left > 0, f"batch {self.base}: {self.left} left, {total} somewhere"
 
 
 class Parcel:
@@ -78,8 +87,9 @@ class Queue:
         """How many, those among them that are passed over when it is their turn."""
         return len(self._entries)
 
-    def __contains__(self, parcel: Parcel) -> bool:
-        return any(parcel is other for _, _, other in self._entries)
+    def __iter__(self) -> Iterator[Parcel]:
+        """All, in any order."""
+        return (parcel for _, _, parcel in self._entries)
 
     def push(self, key: float, parcel: Parcel) -> None:
         """In."""
@@ -121,3 +131,18 @@ class Hand:
     def count(self) -> int:
         """How many items it holds."""
         return sum([parcel.count for parcel in self.parcels.values()])
+
+    def ask_at(self, sent_at: float, pause_s: float, *, busy: bool) -> float:
+        """When to ask for what it has not started; infinity for never. `busy`: nobody seems to idle.
+
+        `sent_at`: since when the oldest parcel that nobody has claimed is in the pipe; after `pause_s` it is looked
+        for. Whoever holds no more than it can run at a time is asked too, a little later: it may be at work on what
+        has been forgotten here.
+        """
+        if self.asked:
+            return inf
+        due = max(self.asked_at, sent_at) + pause_s
+        if busy or self.barren or not self.parcels:
+            return due
+        wait_until = -inf if self.count > self.slots else next(iter(self.parcels.values())).sent_at + PIPE_S
+        return min(due, max(self.asked_at + ASK_S, wait_until))

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from zmqtasks.core.effects import Effect, End, Send, Settle
 from zmqtasks.core.pace import Pace
-from zmqtasks.core.parcels import BASE_BITS, Batch, Hand, Parcel, Queue
+from zmqtasks.core.parcels import BASE_BITS, OVERDUE_S, OVERDUE_S_MAX, PIPE_S, Batch, Hand, Parcel, Queue
 from zmqtasks.core.retry import LOG_MAX, backoff_s
 from zmqtasks.messages import (
     FAILED,
@@ -45,8 +45,6 @@ from zmqtasks.options import DEFAULT_OPTIONS, DEFAULT_RETRY, Options
 
 BATCH_S = 0.004  # what a batch is to take a worker's child
 ITEMS_MAX = 4096  # in a batch, however short they are
-PIPE_S = 0.25  # longer than that a parcel is in the pipe only if nobody reads it
-ASK_S = 0.02  # between two recalls that were in vain
 LOOKS = 4  # how often, within the time after which silence counts, it is looked who is silent
 FN = 1  # a pipeline has one function
 
@@ -74,15 +72,17 @@ class Stream:
         self.is_halted = False
         self._looked: float | None = None  # when it was looked who is silent
         self._turned = 0.0  # when there was a turn last
-        self._ask_at: float | None = None  # when somebody is to be asked who was asked just now
+        self._ask_at = inf  # when somebody is to be asked
+        self._overdue_s = OVERDUE_S  # after that it is looked for parcels though nobody seems to idle
 
     # ---- the contract of a machine -------------------------------------------------------------------------------
 
     def receive(self, peer: int, message: Any, now: float) -> None:
         """Note `message` of `peer`, 0 is the host itself: the next turn decides."""
-        self._inbox.append((peer, message))
         if (hand := self.hands.get(peer)) is not None:
             hand.heard = now
+        if type(message) is not Beat:  # whose sender was heard, and that is all
+            self._inbox.append((peer, message))
 
     def turn(self, now: float) -> list[Effect]:
         """Decide for all that was noted and all that is due. What is to go into the pipe is asked for by `next`."""
@@ -130,33 +130,29 @@ class Stream:
 
     def next_deadline(self) -> float | None:
         """When `turn` is due even if nothing comes, or None."""
-        times = [] if (due := self._later.first) is None else [due]
+        times = [self._ask_at] if (due := self._later.first) is None else [self._ask_at, due]
         if self.silence_s is not None and self.hands and self._looked is not None:
             times.append(self._looked + self.silence_s / LOOKS)
         if self._sent and self.hands:
             times.append(self._turned + PIPE_S)
-        if self._ask_at is not None:
-            times.append(self._ask_at)
-        return min(times) if times else None
+        return None if (first := min(times)) == inf else first
 
     def check(self) -> None:
         """Assert the invariants: each unsettled item is in one parcel, and each parcel in one place."""
-        total = 0
         for batch in self._batches.values():
             batch.check()
-            total += batch.left
-            for parcel in batch.parcels:
-                places = [
-                    self._sent.get(parcel.ordinal) is parcel,
-                    parcel.peer in self.hands
-                    and self.hands[parcel.peer].parcels.get(parcel.ordinal) is parcel,
-                    parcel in self._ready,
-                    parcel in self._later,
-                ]
-                assert sum(places) == 1, f"a parcel of batch {batch.base} is in {sum(places)} places"
-        assert total == self.unsettled, f"{self.unsettled} unsettled, {total} in batches"
+        held = list(self._sent.items())
         for hand in self.hands.values():
-            assert all(parcel.rest for parcel in hand.parcels.values()), "a hand holds what is done"
+            held += hand.parcels.items()
+            assert all(parcel.peer == hand.id for parcel in hand.parcels.values()), "of another hand"
+        assert all(parcel.rest and parcel.ordinal == ordinal for ordinal, parcel in held), "of what is done"
+        queued = [parcel for parcel in (*self._ready, *self._later) if parcel.rest]
+        assert all((parcel.peer, parcel.ordinal) == (-1, -1) for parcel in queued), "what is held waits"
+        places = sorted([id(parcel) for _, parcel in held] + [id(parcel) for parcel in queued])
+        parcels = sorted([id(parcel) for batch in self._batches.values() for parcel in batch.parcels])
+        assert places == parcels, "a parcel is nowhere, or in two places"
+        total = sum([batch.left for batch in self._batches.values()])
+        assert total == self.unsettled, f"{self.unsettled} unsettled, {total} in batches"
 
     # ---- for the host --------------------------------------------------------------------------------------------
 
@@ -191,6 +187,8 @@ class Stream:
         """Forget every input, whatever becomes of it: nobody wants the outcomes any more."""
         self._inbox = [noted for noted in self._inbox if type(noted[1]) is not Feed]
         for hand in self.hands.values():
+            if (hand.parcels or self._sent) and not (hand.asked or hand.leaving):
+                self._ask(hand, self._turned)  # what it has not started would be in the way of what follows
             hand.parcels.clear()
         self._batches.clear()
         self._ready, self._later = Queue(), Queue()
@@ -324,9 +322,6 @@ class Stream:
             else:
                 self._put(parcel)
 
-    def _beat(self, _peer: int, _message: Beat, _now: float) -> None:
-        """It was heard, and that was all."""
-
     def _give_up_silent(self, silence_s: float, now: float) -> None:
         """Those of which nothing has come; unless it was this process that stood still."""
         looked, self._looked = self._looked, now
@@ -342,29 +337,34 @@ class Stream:
 
     def _find_lost(self) -> None:
         """What was sent well before every worker was last asked to read all that it has, and claimed by nobody."""
-        drained = min([hand.drained_at for hand in self.hands.values()])
+        drained = min(
+            [hand.drained_at for hand in self.hands.values() if hand.drained_at < inf], default=-inf
+        )
         for parcel in [parcel for parcel in self._sent.values() if parcel.sent_at + PIPE_S <= drained]:
             del self._sent[parcel.ordinal]
             self._put(parcel)
+            self._overdue_s = OVERDUE_S
 
     def _recall(self, now: float) -> None:
         """Somebody idles: have the others give back what they have not started, and read what is in the pipe."""
-        self._ask_at = None
         hands = [hand for hand in self.hands.values() if not hand.leaving]
-        ready = self._ready.first is not None
-        if not self.is_halted and (ready or all(hand.count >= hand.slots for hand in hands)):
-            return
-        stale = bool(self._sent) and next(iter(self._sent.values())).sent_at + PIPE_S <= now
+        sent_at = next(iter(self._sent.values())).sent_at if self._sent else inf
+        busy = not self.is_halted and (
+            self._ready.first is not None or all(hand.count >= hand.slots for hand in hands)
+        )
+        pause_s = self._overdue_s if busy else PIPE_S
+        self._ask_at = inf
         for hand in hands:
-            surplus = hand.count > hand.slots and not hand.barren
-            if hand.asked or not (surplus or stale):
-                continue
-            pause = ASK_S if surplus else PIPE_S
-            if now >= hand.asked_at + pause:
-                hand.asked, hand.asked_at = True, now
-                self._effects.append(Send(hand.id, Recall()))
+            if (due := hand.ask_at(sent_at, pause_s, busy=busy)) <= now:
+                self._ask(hand, now)
+                if busy:  # what comes back is sent again, and may be large: not too often in vain
+                    self._overdue_s = min(OVERDUE_S_MAX, 2 * pause_s)
             else:
-                self._ask_at = min(self._ask_at or inf, hand.asked_at + pause)
+                self._ask_at = min(self._ask_at, due)
+
+    def _ask(self, hand: Hand, now: float) -> None:
+        hand.asked, hand.asked_at = True, now
+        self._effects.append(Send(hand.id, Recall()))
 
     def _part(self, parcel: Parcel, first: int, limit: int) -> Parcel:
         """Items of `parcel` as a parcel of their own; one that is empty then is gone."""
@@ -396,5 +396,4 @@ class Stream:
         Returned: _returned,
         Leaving: _leaving,
         Lost: _lost,
-        Beat: _beat,
     }

@@ -9,10 +9,10 @@ import zmq
 from msgspec.structs import replace
 
 from zmqtasks import wire
-from zmqtasks.keys import Key
+from zmqtasks.keys import Key, load
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mailbox, Monitor
-from zmqtasks.nodes.zap import secure_client
+from zmqtasks.nodes.zap import keypair, secure_client
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 5.0  # after which the broker counts as gone
@@ -75,8 +75,11 @@ class Dealer:
             for option in (zmq.SNDHWM, zmq.RCVHWM):
                 socket.set(option, hwm)
             _keep_alive(socket)
-            if self._key is not None:
-                secure_client(socket, replace(self._key, server=server) if server else self._key)
+            key = self._key
+            if key is None and address.startswith("tcp:"):  # here there is no network between, but there
+                key = load(None, "worker", keypair, address=address)
+            if key is not None:
+                secure_client(socket, replace(key, server=server) if server else key)
             socket.connect(reachable(address, self.address))
         except BaseException:
             socket.close(0)

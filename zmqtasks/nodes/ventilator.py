@@ -264,8 +264,6 @@ class VentilatorNode:
     def _drop(self) -> None:
         self._intake.end(complete=self._fed_all and not self._stream.unsettled)
         self._stream.drop()
-        for number in list(self._door.members):
-            self._door.tell(number, wire.Signal("recall"))
         self.window.clear()
 
     def _turn(self, now: float) -> float:
