@@ -61,13 +61,15 @@ class Serial:
                 return
 
     def _one(self, index: int, item: Any) -> Any:
-        for self._function.attempt in range(1, self.options["retry"] + 1):
+        function, retries = self._function, self.options["retry"]
+        for attempt in range(1, retries + 1):
+            function.attempt = attempt
             try:
-                return self._function(index, item)
+                return function(index, item)
             except Exception:  # noqa: BLE001 - a worker's
-                assert self._function.attempt <= self.options["retry"]
-        self._function.attempt = self.options["retry"] + 1
-        return self._function(index, item)
+                assert attempt <= retries
+        function.attempt = retries + 1
+        return function(index, item)
 
     def chord(self, items: Any, body: Callable[[list[Any]], Any]) -> Any:
         return body([self._function(item) for item in items])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import zmq
 
@@ -12,6 +13,8 @@ from zmqtasks.nodes.zap import Authenticator, keypair, secure_server
 SILENCE_S = 5.0  # after which a connection counts as gone
 LINGER_MS = 500
 
+_ADDRESS = re.compile(r"ipc://.+|tcp://(\[[^\[\]]+\]|[^\[\]:/\s]+):(\d{1,5}|\*)")
+
 _log = logging.getLogger("zmqtasks")
 
 
@@ -19,6 +22,8 @@ class Sockets:
     """A ROUTER for control at `address`, and others beside it. tcp is CURVE, with the keys of `store`."""
 
     def __init__(self, address: str, store: KeyStore) -> None:
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError(f"{address!r} is no address to listen at, such as tcp://127.0.0.1:5557")
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.authenticator: Authenticator | None = None
         self._store = store
