@@ -222,6 +222,8 @@ def open_client(
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out with a broker what is marked to be about the embedded topology, and the other way round."""
+    if odd := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"an address is another in each process, and so is the id of {odd[0]}")
     out = []
     for item in items:
         topology = item.callspec.params.get("open_client") if hasattr(item, "callspec") else None
