@@ -8,7 +8,7 @@ import re
 import zmq
 
 from zmqtasks.keys import KeyStore, is_ipv6, is_on_this_machine, require_safe_bind
-from zmqtasks.nodes.zap import Authenticator, keypair, secure_server
+from zmqtasks.nodes.zap import DOMAIN, WORKERS, Authenticator, keypair, secure_server
 
 SILENCE_S = 5.0  # after which a connection counts as gone
 LINGER_MS = 500
@@ -57,7 +57,8 @@ class Sockets:
         socket.set(zmq.HEARTBEAT_TIMEOUT, int(SILENCE_S * 1000))
         socket.set(zmq.BACKLOG, 1024)
         if self._is_secure:
-            secure_server(socket, *self._store.server())
+            domain = DOMAIN if kind == zmq.ROUTER else WORKERS
+            secure_server(socket, *self._store.server(), domain=domain)
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
