@@ -76,7 +76,6 @@ class Retries:
         if not self._here:
             task.ask = ask
             return False
-        task.deliveries = max(task.deliveries, ask.deliveries)
         rule = task.options.retry or DEFAULT_RETRY
         course = task.course or Course(now)
         retries = course.retries
