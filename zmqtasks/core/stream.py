@@ -255,16 +255,17 @@ class Stream:
     def _done(self, peer: int, message: Done, now: float) -> None:
         """Failures that ask for another attempt."""
         payloads = {(part.ordinal, part.offset): part.payload for part in message.parts}
+        died = {(ordinal, offset): deliveries for ordinal, offset, deliveries in message.died}
         for ask in message.asks:
             parcel = self._held(peer, ask.ordinal)
             if parcel is not None and ask.item in parcel.rest:
-                self._again(parcel, ask, payloads.get((ask.ordinal, ask.item)), now)
+                self._again(parcel, ask, payloads.get(ask.lease), died.get(ask.lease, 0), now)
 
-    def _again(self, parcel: Parcel, ask: Ask, payload: Any, now: float) -> None:
+    def _again(self, parcel: Parcel, ask: Ask, payload: Any, deliveries: int, now: float) -> None:
         """Another attempt for the item of `parcel` that `ask` names, or its failure is final."""
         rule, batch, item = self.options.retry or DEFAULT_RETRY, parcel.batch, ask.item
         number, retries = batch.base + item, parcel.retries
-        deliveries = max(parcel.deliveries, ask.deliveries)
+        deliveries = max(parcel.deliveries, deliveries)
         due = now + (backoff_s(rule, retries, number) if ask.delay is None else ask.delay)
         late = rule.deadline is not None and due > batch.since + rule.deadline
         log = (*parcel.log, f"attempt {1 + retries + deliveries}: {ask.text}")[-LOG_MAX:]

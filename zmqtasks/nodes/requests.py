@@ -248,6 +248,7 @@ class Requests:
         wire.Rest: _core_word,
         wire.Stops: _core_word,
         wire.Room: _core_word,
+        wire.Begun: _core_word,
         wire.Signal: _signal,
         wire.Asked: _asked,
         wire.CancelAsked: _cancel,
