@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +26,7 @@ def test_they_are_sets(steps: list[tuple[bool, tuple[int, int]]]) -> None:
             numbers -= out
         found = list(ranges)
         assert [n for start, end in found for n in range(start, end)] == sorted(numbers)
-        assert all(limit < start for (_, limit), (start, _) in zip(found, found[1:], strict=False))
+        assert all(limit < start for (_, limit), (start, _) in pairwise(found))
         assert ranges.count == len(numbers)
         assert bool(ranges) == bool(numbers)
         assert all((n in ranges) == (n in numbers) for n in range(45))
