@@ -418,12 +418,18 @@ def _compiled(short: str, source: str) -> CodeType:
 
 def plant(bug: Bug | None) -> Core:
     """The machines with `bug` in them, or without any, from modules of their own."""
+    made = changed(bug, MODULES)
+    return Core(made["dispatch"].Dispatcher, made["node"].Node, vars(made["waits"]))
+
+
+def changed(bug: Bug | None, modules: tuple[str, ...]) -> dict[str, ModuleType]:
+    """These `modules` of the core, in the order of their imports, made anew with `bug` in them."""
     made: dict[str, ModuleType] = {}
 
     def import_own(name: str, *args: Any) -> Any:
         return made[name] if name in made else builtins.__import__(name, *args)
 
-    for short in MODULES:
+    for short in modules:
         name = f"{CORE}.{short}"
         origin = importlib.import_module(name).__file__
         assert origin is not None
@@ -436,4 +442,4 @@ def plant(bug: Bug | None) -> Core:
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": import_own}
         exec(_compiled(short, source), module.__dict__)
         made[name] = module
-    return Core(made[f"{CORE}.dispatch"].Dispatcher, made[f"{CORE}.node"].Node, vars(made[f"{CORE}.waits"]))
+    return {short: made[f"{CORE}.{short}"] for short in modules}

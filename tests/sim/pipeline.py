@@ -22,7 +22,8 @@ from .links import Time
 from .pipe_truth import PipeTruth
 from .pipe_worker import Worker
 from .pipe_worlds import DROP, PipeWorld
-from .ventilator import Sink, Ventilator
+from .sink import Sink
+from .ventilator import Ventilator
 from .worlds import Wrong
 
 SAFETY_S = 1.0  # how long faults go on
@@ -109,10 +110,7 @@ class PipeSim:
             (world.sink_kills, self.sink.kill),
         ):
             self._some_time(times, fault)
-        if not (
-            world.remote and world.ordered
-        ):  # what waits for its turn is not confirmed: nobody seems to idle
-            self.at(SAMPLE_S, self._sample)
+        self.at(SAMPLE_S, self._sample)
 
     def _some_time(self, times: int, fault: Callable[[], None]) -> None:
         latest = self.rng.choice((0.03, 0.3, SAFETY_S))
@@ -157,8 +155,11 @@ class PipeSim:
             worker.pipe.reset()
 
     def _leave(self) -> None:
-        if (worker := self._victim()) is not None:
-            worker.leave()
+        there = [worker for worker in self.ventilator.workers.values() if worker.alive and not worker.leaving]
+        if there:  # who is at work for long is more interesting
+            max(
+                there, key=lambda worker: sum(number in self.truth.costs for number in worker.running)
+            ).leave()
 
     def _stall(self) -> None:
         self.ventilator.stand_still(self.rng.random() * self.rng.choice((0.1, 1.0)))
@@ -183,8 +184,13 @@ class PipeSim:
             return False
         if any(not worker.alive or worker.stopped_until > self.now for worker in workers):
             return False  # it cannot be asked, and is not given up yet
-        there = [worker for worker in workers if worker.peer in stream.hands and not worker.leaving]
-        if not any(not (worker.running or worker.hand or worker.pipe.runs) for worker in there):
+        # What a worker has done may be on its way to the sink for long: then nobody sees that it idles.
+        seen = [
+            worker
+            for worker in workers
+            if (hand := stream.hands.get(worker.peer)) and hand.count < hand.slots
+        ]
+        if not any(not (w.running or w.hand or w.pipe.runs or w.leaving) for w in seen):
             return False
         unstarted = any(
             entry.base + item not in self.truth.given
