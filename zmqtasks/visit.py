@@ -72,6 +72,12 @@ class Fetch(msgspec.Struct, array_like=True, tag="fetch"):
     wait: bool
 
 
+class Enough(msgspec.Struct, array_like=True, tag="enough"):
+    """Nobody waits any more for the answer to the `Fetch` with this token."""
+
+    token: int
+
+
 class Inquiry(msgspec.Struct, array_like=True, tag="inquiry"):
     """A question about the broker itself: `what`, with `about`."""
 
@@ -88,4 +94,4 @@ class Report(msgspec.Struct, array_like=True, tag="report"):
     error: str = ""
 
 
-Visit = Enter | Welcome | Refused | Taken | Got | Fetch | Inquiry | Report
+Visit = Enter | Welcome | Refused | Taken | Got | Fetch | Enough | Inquiry | Report

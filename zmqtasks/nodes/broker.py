@@ -120,7 +120,7 @@ class Broker:
     def run(self) -> None:
         """Serve until stopped."""
         loop, mailbox, monitor, authenticator = self._loop, self._mailbox, self._monitor, self._authenticator
-        deadline = 0.0
+        deadline, somebody_left = 0.0, False
         if authenticator is not None:  # a socket signals only after it was found empty
             authenticator.answer(monotonic())
         watched = (monitor.fileno(), authenticator.fileno() if authenticator is not None else -1)
@@ -129,17 +129,20 @@ class Broker:
                 loop.asleep = True
                 ready = loop.wait(0.0 if mailbox.has_mail() else deadline)
                 now = monotonic()
-                if watched[0] in ready:
-                    for _, descriptor in monitor.events():
-                        self._guests.disconnected(descriptor, now)
                 if authenticator is not None:
                     look = authenticator.answer if watched[1] in ready else authenticator.refresh
                     if out := look(now):
                         self._guests.turn_out(out, now)
+                somebody_left = somebody_left or watched[0] in ready
+                mail: Mail | None = None
                 for _ in range(MAIL_MAX):
                     if (mail := mailbox.receive()) is None:
                         break
                     self._hear(mail, now)
+                if somebody_left and mail is None:  # after the last that they had to say
+                    somebody_left = False
+                    for _, descriptor in monitor.events():
+                        self._guests.disconnected(descriptor, now)
                 deadline = self._turn(now)
         finally:
             self._close()
@@ -196,7 +199,7 @@ class Broker:
                 requests.take_in(session, now)
                 requests.touched.add(session.number)
         while guests.left:
-            requests.forget_node(guests.left.pop())
+            requests.forget(guests.left.pop())
         effects = dispatcher.turn(now)
         if records := [effect for effect in effects if isinstance(effect, Record)]:
             self.journal.record(records)
@@ -230,6 +233,7 @@ class Broker:
             self._results.expire(now)
             for number in guests.expire(now):
                 requests.asks.forget(number)
+            requests.drop_functions()
         times = [self._expire_at, dispatcher.next_deadline(), now + LOOK_S]
         times += [guests.sessions[number].tell_at for number in requests.touched if number in guests.sessions]
         return min(time for time in times if time is not None)
