@@ -123,7 +123,7 @@ class Broker:
                     if out := look(now):
                         self._guests.turn_out(out, now)
                 for _ in range(MAIL_MAX):
-                    if (mail := mailbox.receive()) is None:
+                    if not mailbox.has_mail() or (mail := mailbox.receive()) is None:
                         break
                     self._hear(mail, now)
                 deadline = self._turn(now)
