@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import builtins
 import importlib
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 from sim import Core
@@ -405,6 +406,11 @@ NODE_BUGS = {
 }
 
 
+@cache
+def _compiled(short: str, source: str) -> CodeType:
+    return compile(source, f"{short}.py, changed", "exec")
+
+
 def plant(bug: Bug | None) -> Core:
     """The machines with `bug` in them, or without any, from modules of their own."""
     made: dict[str, ModuleType] = {}
@@ -423,6 +429,6 @@ def plant(bug: Bug | None) -> Core:
             source = source.replace(bug.old, bug.new)
         module = ModuleType(name)
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": import_own}
-        exec(compile(source, f"{short}.py, changed", "exec"), module.__dict__)
+        exec(_compiled(short, source), module.__dict__)
         made[name] = module
     return Core(made[f"{CORE}.dispatch"].Dispatcher, made[f"{CORE}.node"].Node, vars(made[f"{CORE}.waits"]))

@@ -19,11 +19,11 @@ import psutil
 import pytest
 from conftest import Belongings, RunPython, kept, python_environment, until
 from gate import Gate, note, wait_at
+from marks import MARK, marked, names_in
 
 from zmqtasks import Client, State, WorkerLost, current, wire
 
 UNKNOWN, HELLO = msgspec.msgpack.encode(["nonsense", 1]), msgspec.msgpack.encode(["hello", 1])
-MARK = "ZMQTASKS_TEST_MARK"
 GONE_S = 5.0
 """Within a second or two, the issue says; a busy machine may take its time."""
 
@@ -315,16 +315,6 @@ def test_a_task_that_forks_and_returns_twice(lone: Client) -> None:
 # ---- nothing is left ---------------------------------------------------------------------------------------------
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Return all processes with that mark in their environment, the dead but unreaped left out."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
 SPAWNS = """
 import multiprocessing, os, signal, subprocess, sys, threading, time
 from zmqtasks import Client
@@ -375,10 +365,6 @@ ENDINGS = {
     "sys.exit after close": ("client._host.close(wait=True, cancel=True, kill=True); sys.exit(3)", None),
     "execv": ("os.execv(sys.executable, [sys.executable, '-c', ''])", None),
 }
-
-
-def names_in(folder: str | Path) -> set[str]:
-    return {path.name for path in Path(folder).iterdir()}
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -15,6 +15,12 @@ from gate import note, work
 from proxy import Proxy
 
 TASKS = 3000
+MB = 1 << 20
+
+
+def large(nbytes: int) -> bytes:
+    work(0.02)
+    return bytes(nbytes)
 
 
 def slow_square(number: int) -> int:
@@ -155,6 +161,33 @@ def test_a_client_that_is_killed_leaves_its_results(run_python: object) -> None:
             del os.environ["ZMQTASKS_KEYS"]
         assert ended.returncode == -signal.SIGKILL
         assert fleet.client().result(ended.stdout.strip(), timeout=20) == "kept"
+
+
+def test_a_broker_that_is_to_stop_waits_for_those_who_are_there(run_python: object) -> None:
+    """For a client that has outcomes to hear, and not for one that was killed and never will."""
+    with Fleet(nodes=1) as fleet:
+        client = fleet.client()
+        fleet.wait_for(client, 1)
+        os.environ["ZMQTASKS_KEYS"] = str(fleet.keys)
+        try:
+            script = (
+                "import os, signal, sys\n"
+                "from zmqtasks import Client\n"
+                "client = Client(sys.argv[1])\n"
+                "client.submit(lambda: sum(range(3_000_000)))\n"
+                "client.flush()\n"
+                "os.kill(os.getpid(), signal.SIGKILL)\n"
+            )
+            run_python("-c", script, fleet.address)  # type: ignore[operator]
+        finally:
+            del os.environ["ZMQTASKS_KEYS"]
+        until(lambda: client.inspect.status()["tasks"]["SUCCEEDED"] == 1)
+        futures = [client.submit(large, 20 * MB) for _ in range(12)]  # more than is sent unconfirmed
+        client.flush()
+        fleet.broker.signal(signal.SIGTERM)
+        assert fleet.broker.wait() == 0
+        until(lambda: client._host.line.is_in is False)
+        assert [len(future.result(20)) for future in futures] == [20 * MB] * 12
 
 
 @pytest.mark.parametrize("terminate", [False, True])

@@ -44,6 +44,7 @@ FLOORS = {
             "culprit",
             "visit",
             "installed",
+            "stream",
         ),
         BYTES,
     ),

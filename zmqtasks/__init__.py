@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from zmqtasks.future import Future
     from zmqtasks.messages import State
     from zmqtasks.options import Retry
+    from zmqtasks.pipeline import Ventilator
     from zmqtasks.progress import progress_bar
     from zmqtasks.waiting import as_completed
 
@@ -49,6 +50,7 @@ _LAZY = {
     "Future": "future",
     "Retry": "options",
     "State": "messages",
+    "Ventilator": "pipeline",
     "as_completed": "waiting",
     "current": "context",
     "progress_bar": "progress",
@@ -64,6 +66,8 @@ __all__ = [  # noqa: RUF022 - by what they are for
     "State",
     "as_completed",
     "progress_bar",
+    # streams
+    "Ventilator",
     # inside a task
     "current",
     # errors

@@ -147,6 +147,13 @@ class Packed(msgspec.Struct):
         return size + sum(buffer.nbytes for buffer in self.buffers)
 
 
+def stream_of(payload: bytes | Packed) -> bytes | bytearray | memoryview:
+    """The stream of a payload, without the buffers."""
+    if isinstance(payload, bytes):
+        return payload
+    return payload.data.view() if isinstance(payload.data, Buffer) else payload.data
+
+
 class Shelf:
     """The buffers of a client that travel once: by hash, the last ones kept for the next submit."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from zmqtasks import payload as payloads
@@ -60,21 +60,31 @@ class Calls:
         Spans take no needs: `NotASpan` where a future is among the arguments.
         """
         number, _, data = self._functions.find(fn)
-        tasks: list[Task] = []
         base = self._host.ids.block(len(items))
+        return [
+            Task(base + first, number, payload, options, count=count, span=True)
+            for first, count, payload in self.batches(items, size, fn, star=star, inline=data is None)
+        ]
+
+    def batches(
+        self, items: list[Any], size: int, fn: Callable[..., Any], *, star: bool, inline: bool = False
+    ) -> Iterator[tuple[int, int, payloads.Payload]]:
+        """The payloads of spans of at most `size` for `items`: (the first's index, how many, the payload).
+
+        `fn` is what they are for; `inline`: it is in each payload.
+        """
         work = [(at, min(at + size, len(items))) for at in range(0, len(items), size)][::-1]
         while work:
             first, end = work.pop()
             part = items[first:end]
-            payload, needs = self._pack((star, part) if data is not None else (star, part, fn), fn)
+            payload, needs = self._pack((star, part, fn) if inline else (star, part), fn)
             if needs:
                 raise NotASpan
             if len(payload) > _SPAN_BYTES_MAX and end - first > 1:
                 middle = (first + end) // 2
                 work += [(middle, end), (first, middle)]
                 continue
-            tasks.append(Task(base + first, number, payload, options, count=end - first, span=True))
-        return tasks
+            yield first, end - first, payload
 
     def span_size(self, items: int) -> int:
         """How many of `items` go into a span, where the user does not say."""
@@ -95,6 +105,17 @@ class Calls:
         seconds = (float(retry.delay), float(retry.factor), float(retry.max_delay))  # type: ignore[arg-type]  # made so in Retry
         deadline: Any = retry.deadline
         return RetryRule(retry.max, *seconds, retry.jitter, deadline, classes, on_limit)
+
+    def function(self, fn: Callable[..., Any]) -> bytes:
+        """A function, whatever it captures, as bytes."""
+        try:
+            packed, _ = payloads.Pickler(None, None, by_value=self._host.by_value).pack(fn)
+        except (ForeignFuture, MemoryError):
+            raise
+        except Exception as error:
+            raise self._explain((False, []), fn, error) from error
+        assert isinstance(packed, bytes), "in band"
+        return packed
 
     def value(self, value: Any) -> Packed:
         """A value that many tasks will take: named by its hash, so that it travels once."""

@@ -9,14 +9,17 @@ from typing import Any
 from zmqtasks.blobs import FRAME_BYTES_MIN
 from zmqtasks.messages import (
     SUCCEEDED,
+    Accepted,
     Answered,
     Beat,
     Cancel,
+    Claim,
     Course,
     Deep,
     Done,
     Ends,
     Leaving,
+    Part,
     Recall,
     Resumed,
     Returned,
@@ -47,6 +50,7 @@ from zmqtasks.wire import (
     Stops,
     Tasks,
     Waits,
+    Yield,
 )
 
 _NAMES: dict[type, str] = {
@@ -59,8 +63,8 @@ _NAMES: dict[type, str] = {
 _SIGNALS = {name: kind for kind, name in _NAMES.items()}
 
 
-def run(message: Run, known: set[bytes], functions: Functions, *, afar: bool = False) -> Message:
-    """`Run` for a worker that has `known`; `functions` are new to it."""
+def run(message: Run, known: set[bytes] | None, functions: Functions, *, afar: bool = False) -> Message:
+    """`Run` for a worker that has `known` (None: nobody knows which); `functions` are new to it."""
     out = Message(known, afar=afar)
     entries = _entries(message.tasks, out, attempt=1)
     out.head = Tasks(message.first, entries, functions, out.new)
@@ -253,6 +257,23 @@ def done(message: Done, *, afar: bool = False) -> Message:
     return out
 
 
+def yielded(pipeline: str, parts: list[Part]) -> Message:
+    """Outcomes for a sink."""
+    out = Message(afar=True)
+    for part in parts:
+        part.payload = out.payload(part.payload)
+    out.head = Yield(pipeline, parts)
+    return out
+
+
+def yielded_parts(message: Arrived) -> list[Part]:
+    """The outcomes that have come to a sink."""
+    parts: list[Part] = message.head.parts
+    for part in parts:
+        part.payload = message.payload(part.payload)
+    return parts
+
+
 def simple(head: Any) -> Message:
     """A message without payloads."""
     out = Message()
@@ -293,6 +314,8 @@ def core_message(message: Arrived) -> Any:
         return Ends(head.ends)
     if type(head) is Room:
         return Slots(head.slots)
+    if type(head) in (Claim, Accepted):
+        return head
     if type(head) is Signal and head.name in _SIGNALS:
         return _SIGNALS[head.name]()
     return None

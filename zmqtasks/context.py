@@ -9,7 +9,8 @@ from typing import Any, NoReturn, TypeVar
 
 from zmqtasks import wire
 from zmqtasks.calls import Calls
-from zmqtasks.errors import NotInTask
+from zmqtasks.core.parcels import BASE_MASK
+from zmqtasks.errors import NotInTask, ZmqTasksError
 from zmqtasks.nodes import child
 from zmqtasks.nodes.upstream import upstream
 from zmqtasks.nodes.verdict import Item, again
@@ -27,8 +28,9 @@ class Context:
 
     @property
     def id(self) -> str:
-        """The task's id, the same as its future's."""
-        return f"{self._process.cluster[0]}-{self._process.running_id(self._item)}"
+        """The task's id, the same as its future's; in a pipeline the number of its input, from the first run's on."""
+        cluster, number = self._process.cluster[0], self._process.running_id(self._item)
+        return f"{cluster}-{number}" if cluster else str(number & BASE_MASK)
 
     @property
     def name(self) -> str:
@@ -51,6 +53,10 @@ class Context:
     def client(self) -> Submitter:
         """Submits to the dispatcher that this task came from. Waiting for what it submits gives the slot away."""
         global _client
+        if not self._process.cluster[0]:
+            raise ZmqTasksError(
+                "a pipeline has no dispatcher that its tasks could submit to: open a Client there"
+            )
         if _client is None:
             host = upstream(self._process)
             _client = Submitter(host, Calls(host))

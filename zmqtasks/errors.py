@@ -5,22 +5,30 @@ from __future__ import annotations
 from concurrent.futures import CancelledError
 
 __all__ = [
+    "BadInputError",
     "BrokerLost",
     "ClientClosed",
+    "CommandFailed",
     "ConnectionTimeout",
     "ForeignFuture",
     "ForkedClient",
+    "InputChanged",
+    "NoWorkers",
     "NotInTask",
+    "NotJson",
     "NotPicklable",
+    "OutputFailed",
     "QueueFull",
     "RemoteError",
     "ResultExpired",
+    "TargetFailed",
     "TaskCancelled",
     "TaskExpired",
     "TimeLimitExceeded",
     "TooDeep",
     "UnknownTask",
     "UnsafeConfiguration",
+    "UnusableFile",
     "UnusableKey",
     "UpstreamFailed",
     "WorkerLost",
@@ -32,6 +40,10 @@ class ZmqTasksError(Exception):
     """The root: whatever zmqtasks itself has to say, and no error of a task's own."""
 
 
+class BadInputError(ZmqTasksError, ValueError):
+    """Raised for an input that cannot be read as what it should be, naming its file and line."""
+
+
 class BrokerLost(ZmqTasksError):  # noqa: N818 - the public name
     """Raised by the future of a task that the broker no longer has, as after its restart with memory only."""
 
@@ -40,24 +52,57 @@ class ClientClosed(ZmqTasksError, RuntimeError):  # noqa: N818 - the public name
     """Raised when a client is used after it was closed."""
 
 
+class CommandFailed(ZmqTasksError):  # noqa: N818 - says what is wrong
+    """Raised by an input's shell command that failed: `exit` is its status, `stdout` and `stderr` what it wrote.
+
+    The status is a shell's: 127 for a command that is not there, 126 for one that cannot be run, 128 and the number of
+    the signal for one that a signal ended.
+    """
+
+    def __init__(self, message: str, exit_: int, stdout: bytes = b"", stderr: bytes = b"") -> None:
+        super().__init__(message, exit_, stdout, stderr)
+        self.exit = exit_
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class ConnectionTimeout(ZmqTasksError, TimeoutError):  # noqa: N818 - the public name; a TimeoutError as in sockets
     """Raised when a broker has not answered within `connect_timeout` seconds."""
 
 
 class ForkedClient(ZmqTasksError, RuntimeError):  # noqa: N818 - the public name
-    """Raised when a forked process uses the embedded client of its parent: open a client of its own there."""
+    """Raised when a forked process uses its parent's embedded client, or pipeline: open one of its own there."""
 
 
 class ForeignFuture(ZmqTasksError, ValueError):  # noqa: N818 - says what was passed
     """Raised when an argument holds a future of another client, or none of zmqtasks at all."""
 
 
+class InputChanged(ZmqTasksError, ValueError):  # noqa: N818 - says what is wrong
+    """Raised by a run that resumes an output which was made from other inputs, naming the first that differs."""
+
+
 class NotInTask(ZmqTasksError, RuntimeError):  # noqa: N818 - the public name
     """Raised by `current()` outside a task."""
 
 
+class NotJson(ZmqTasksError, TypeError):  # noqa: N818 - says what is wrong
+    """Raised for a result that JSON cannot hold, naming its type and the path to it."""
+
+
 class NotPicklable(ZmqTasksError, TypeError):  # noqa: N818 - says what is wrong
     """Raised for a function, argument or result that cannot be pickled, naming the path to the culprit."""
+
+
+class NoWorkers(ZmqTasksError):  # noqa: N818 - says what is wrong
+    """Raised by a run that has waited for workers for as long as it was to."""
+
+
+class OutputFailed(ZmqTasksError, OSError):  # noqa: N818 - says what is wrong
+    """Raised when results cannot be written any more, as on a full disk."""
 
 
 class QueueFull(ZmqTasksError):  # noqa: N818 - the public name
@@ -66,6 +111,10 @@ class QueueFull(ZmqTasksError):  # noqa: N818 - the public name
 
 class ResultExpired(ZmqTasksError, LookupError):  # noqa: N818 - the public name
     """Raised when a task has ended, but its result was kept no longer than its `result_ttl`."""
+
+
+class TargetFailed(ZmqTasksError):  # noqa: N818 - says what is wrong
+    """Raised by a run whose function cannot be run where its workers are, as when they lack a module."""
 
 
 class TaskCancelled(ZmqTasksError, CancelledError):  # noqa: N818 - the public name
@@ -90,6 +139,10 @@ class UnknownTask(ZmqTasksError, LookupError):  # noqa: N818 - the public name
 
 class UnsafeConfiguration(ZmqTasksError):  # noqa: N818 - says what is wrong
     """Raised in place of something that would let others in: its one line says what to do first."""
+
+
+class UnusableFile(ZmqTasksError, OSError):  # noqa: N818 - says what is wrong
+    """Raised for an input that cannot be read, or an output that must not or cannot be written."""
 
 
 class UnusableKey(ZmqTasksError):  # noqa: N818 - says what is wrong

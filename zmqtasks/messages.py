@@ -44,6 +44,9 @@ class Loss(str):
 
 
 GONE = Loss("the broker was started anew, and has lost what was submitted: its queue was in memory only")
+AWAY = Loss(
+    "this client was away for too long, and is not known any more: client.result(id) has what has ended"
+)
 LATE = "its outcome is no longer kept"  # nobody has asked for it in time
 
 FACE = (
@@ -285,6 +288,32 @@ class Answered(msgspec.Struct, array_like=True):
 
 class Beat(msgspec.Struct, array_like=True):
     """Nothing but that the worker is there."""
+
+
+# ---- to a stream (core/stream.py) --------------------------------------------------------------------------------
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """Inputs number `base`, `base` + 1, ..., `count` of them, as a span's payload."""
+
+    base: int
+    count: int
+    payload: Any
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted"):
+    """The sink has outcomes of these `items` of the batch `base`, from `offset` on, and needs no others."""
+
+    base: int
+    offset: int
+    items: int
+
+
+class Claim(msgspec.Struct, array_like=True, tag="claim"):
+    """A worker has read these parcels, and answers for them. `pace` is as in `Done`."""
+
+    ordinals: list[int]
+    pace: list[tuple[int, int, float]] = []
 
 
 # ---- from a dispatcher ------------------------------------------------------------------------------------------

@@ -49,6 +49,27 @@ def out_of_band(value: Any) -> Any:
     return _Bytes(value) if type(value) in (bytes, bytearray) and len(value) >= FRAME_BYTES_MIN else value
 
 
+class Sealed:
+    """A payload on its way through a task's arguments: it is opened where somebody calls `load` with its `payload`."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> tuple[Any, ...]:
+        if isinstance(self.payload, bytes):
+            return Sealed, (out_of_band(self.payload),)
+        data = self.payload.data
+        stream = bytes(data.view()) if isinstance(data, Buffer) else bytes(data)
+        views = [pickle.PickleBuffer(buffer.view()) for buffer in self.payload.buffers]
+        return _sealed, (out_of_band(stream), views)
+
+
+def _sealed(stream: bytes, views: list[Any]) -> Sealed:
+    return Sealed(Packed(stream, [Buffer(memoryview(view).nbytes, memory=view) for view in views]))
+
+
 # A class that is pickled by value exists once here and as a copy there. Its instances come home with the copy's bytes
 # and its id, and the id is looked up first: they are of the very class that was sent.
 _HOME: dict[str, type] = {}  # by id: the classes that this process sent away
@@ -126,7 +147,7 @@ class _Out:
 
     __slots__ = ("buffers", "chunks", "hold")
 
-    def __init__(self, hold: Callable[[memoryview], Buffer]) -> None:
+    def __init__(self, hold: Callable[[memoryview], Buffer] | None) -> None:
         self.hold = hold
         self.chunks: list[bytes] = []
         self.buffers: list[Buffer] = []
@@ -136,7 +157,7 @@ class _Out:
 
     def take(self, pickled: pickle.PickleBuffer) -> bool:
         view = pickled.raw()
-        if view.nbytes < FRAME_BYTES_MIN:
+        if self.hold is None or view.nbytes < FRAME_BYTES_MIN:
             return True  # in band
         self.buffers.append(self.hold(view))
         return False
@@ -145,11 +166,14 @@ class _Out:
 class Pickler(_Pickler):
     """cloudpickle's, with buffers out of band, futures as inputs, and classes that know their way home.
 
-    `host` is what the futures that may travel belong to (None: no future may); `hold(view)` keeps a large buffer.
+    `host` is what the futures that may travel belong to (None: no future may); `hold(view)` keeps a large buffer (None:
+    all are in band).
     `by_value`: functions and classes of modules that are not installed travel as those of the main module do.
     """
 
-    def __init__(self, host: object, hold: Callable[[memoryview], Buffer], *, by_value: bool = False) -> None:
+    def __init__(
+        self, host: object, hold: Callable[[memoryview], Buffer] | None, *, by_value: bool = False
+    ) -> None:
         self._host = host
         self._by_value = by_value
         self._needs: list[Any] = []
@@ -230,6 +254,11 @@ def dump_result(value: Any) -> Payload:
     return pickler.pack(out_of_band(value))[0]
 
 
+def dumps(value: Any) -> bytes:
+    """`value` in one piece, which `pickle.loads` takes in any program that has cloudpickle."""
+    return bytes(cloudpickle.dumps(value))
+
+
 # ---- loading ----------------------------------------------------------------------------------------------------
 
 
@@ -270,16 +299,21 @@ def dump_error(error: BaseException, traceback: str, task: str) -> bytes:
                 packed, _ = Pickler(None, hold).pack(error)  # of a class that knows its way home
         except BaseException:  # noqa: BLE001 - whatever its class does while it is pickled or rebuilt
             packed = None
-    kind = type(error)
-    name = (
-        kind.__qualname__
-        if kind.__module__ in ("builtins", "__main__")
-        else f"{kind.__module__}.{kind.__qualname__}"
+    return pickle.dumps(
+        (task, type_name(error), text_of(error), traceback, packed if type(packed) is bytes else None)
     )
-    return pickle.dumps((task, name, _text(error), traceback, packed if type(packed) is bytes else None))
 
 
-def _text(error: BaseException) -> str:
+def type_name(error: BaseException) -> str:
+    """The type of an exception as a reader knows it: with its module, unless that is Python's or the main one."""
+    kind = type(error)
+    if kind.__module__ in ("builtins", "__main__"):
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, be its `__str__` broken."""
     try:
         return str(error)
     except BaseException as failure:  # noqa: BLE001 - a broken __str__

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from zmqtasks.messages import Accepted
+
 PROTOCOL = 1  # its version: who speaks another is refused
 
 
@@ -43,6 +45,43 @@ class Welcome(msgspec.Struct, array_like=True, tag="welcome"):
     taken: int
     slots: int
     beat_s: float
+
+
+class Admit(msgspec.Struct, array_like=True, tag="admit"):
+    """A ventilator's answer to a worker: where the tasks come from, where outcomes go, and what to run.
+
+    The addresses are the ventilator's own: where they name no machine, it is the one that the worker has reached.
+    `function` is its pickle, `sink_key` the sink's public key where that is not the ventilator's.
+    """
+
+    pipeline: str
+    tasks: str
+    sink: str
+    sink_key: str
+    name: str
+    function: bytes
+    beat_s: float
+
+
+class Collect(msgspec.Struct, array_like=True, tag="collect"):
+    """A ventilator to a sink: outcomes of this pipeline will come, from number 0 on, to be written in order or not."""
+
+    pipeline: str
+    ordered: bool
+
+
+class Collecting(msgspec.Struct, array_like=True, tag="collecting"):
+    """The sink's answer: where it takes them, and the ranges of numbers that it has written before."""
+
+    address: str
+    have: list[tuple[int, int]]
+
+
+class Written(msgspec.Struct, array_like=True, tag="written"):
+    """These outcomes are with the system, whatever becomes of the sink now; `payloads`: which of each are failures."""
+
+    accepted: list[Accepted]
+    payloads: list[bytes]
 
 
 class Refused(msgspec.Struct, array_like=True, tag="refused"):
@@ -88,4 +127,17 @@ class Report(msgspec.Struct, array_like=True, tag="report"):
     error: str = ""
 
 
-Visit = Enter | Welcome | Refused | Taken | Got | Fetch | Inquiry | Report
+Visit = (
+    Enter
+    | Welcome
+    | Admit
+    | Collect
+    | Collecting
+    | Written
+    | Refused
+    | Taken
+    | Got
+    | Fetch
+    | Inquiry
+    | Report
+)

@@ -19,7 +19,9 @@ from zmqtasks.messages import (
     FAILED,
     SUCCEEDED,
     UPSTREAM_FAILED,
+    Accepted,
     Ask,
+    Claim,
     Ended,
     Part,
 )
@@ -86,6 +88,13 @@ class Outcomes(msgspec.Struct, array_like=True, tag="done"):
     parts: list[Part]
     pace: list[tuple[int, int, float]]
     asks: list[Ask] = []
+
+
+class Yield(msgspec.Struct, array_like=True, tag="yield"):
+    """Outcomes of a pipeline's worker for its sink."""
+
+    pipeline: str
+    parts: list[Part]
 
 
 class Rest(msgspec.Struct, array_like=True, tag="returned"):
@@ -205,6 +214,9 @@ class Signal(msgspec.Struct, array_like=True, tag="signal"):
 Wire = (
     Tasks
     | Outcomes
+    | Yield
+    | Claim
+    | Accepted
     | Rest
     | Stops
     | Room

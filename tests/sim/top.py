@@ -156,7 +156,7 @@ class Top(Host):
                     self._refused_now.update(id_ for id_ in ids if id_ not in truth.journal)
                     truth.refused |= self._refused_now
                 try:
-                    truth.journal.append(effect)
+                    truth.journal.record([effect])
                 except ValueError as error:
                     raise Wrong(str(error)) from error
                 if kind == ACCEPTED:

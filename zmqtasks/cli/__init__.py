@@ -68,7 +68,9 @@ def tree() -> Any:
     from zmqtasks.cli.demo import demo
     from zmqtasks.cli.keys import keys
     from zmqtasks.cli.look import explain, list_tasks, status
+    from zmqtasks.cli.sink import sink
     from zmqtasks.cli.tasks import cancel, result, submit
+    from zmqtasks.cli.ventilator import VentilatorCommand, ventilator
     from zmqtasks.cli.worker import worker
 
     def version(asked: bool) -> None:
@@ -97,6 +99,8 @@ def tree() -> Any:
     app.add_typer(keys, name="keys")
     for command in (broker, worker, submit, result, cancel):
         app.command()(command)
+    app.command(cls=VentilatorCommand)(ventilator)
+    app.command()(sink)
     app.command("list")(list_tasks)
     app.command()(status)
     app.command()(explain)

@@ -7,10 +7,13 @@ from enum import IntEnum
 from zmqtasks.errors import (
     BrokerLost,
     ConnectionTimeout,
+    NoWorkers,
     ResultExpired,
+    TargetFailed,
     TimeLimitExceeded,
     UnknownTask,
     UnsafeConfiguration,
+    UnusableFile,
     UnusableKey,
     ZmqTasksError,
 )
@@ -49,8 +52,11 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (ConnectionError, Exit.NO_CONNECTION),
     (UnknownTask, Exit.NOT_FOUND),
     (ResultExpired, Exit.NOT_FOUND),
+    (UnusableFile, Exit.USAGE),
     (UnusableKey, Exit.USAGE),
     (UnsafeConfiguration, Exit.UNSAFE),
+    (NoWorkers, Exit.NO_ANSWER),
+    (TargetFailed, Exit.TARGET),
     (TimeLimitExceeded, Exit.FAILED),
     (TimeoutError, Exit.TIMEOUT),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zmqtasks.cli.exits import CommandError, Exit
-from zmqtasks.cli.options import BROKER, Debug, KeyFile, Level, LogLevel, address, duration, names
+from zmqtasks.cli.options import BROKER, Debug, KeyFile, Level, LogLevel, ShutdownTimeout, address, names
 
 if TYPE_CHECKING:
     from zmqtasks.nodes.worker import Worker
@@ -36,6 +36,16 @@ def worker(
             parser=address, metavar="ADDRESS", envvar="ZMQTASKS_BROKER", help="Where the broker is."
         ),
     ] = BROKER,
+    ventilator: Annotated[
+        str | None,
+        typer.Option(
+            "--ventilator",
+            parser=address,
+            metavar="ADDRESS",
+            help="Run the inputs of a pipeline instead, until it ends: where its ventilator is.",
+            show_default=False,
+        ),
+    ] = None,
     key: KeyFile = None,
     concurrency: Annotated[
         int | None,
@@ -72,16 +82,7 @@ def worker(
         bool,
         typer.Option("--burst", help="Leave when there is nothing left to do; exit code 4 without a broker."),
     ] = False,
-    shutdown_timeout: Annotated[
-        float,
-        typer.Option(
-            "--shutdown-timeout",
-            parser=duration,
-            metavar="DURATION",
-            help="After TERM or Ctrl-C, how long to wait for what runs.",
-            show_default="30s",
-        ),
-    ] = 30.0,
+    shutdown_timeout: ShutdownTimeout = 30.0,
     log_level: LogLevel = Level.INFO,
     debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
@@ -97,13 +98,14 @@ def worker(
     from zmqtasks.cli.service import Signals, log_to_stderr
     from zmqtasks.keys import load
     from zmqtasks.nodes.cpus import cpus
-    from zmqtasks.nodes.stay import Plan
+    from zmqtasks.nodes.household import Plan
     from zmqtasks.nodes.worker import Worker
     from zmqtasks.nodes.zap import keypair
 
     log_to_stderr(log_level)
     here = str(Path.cwd())
     sys.path[:] = [here, *(entry for entry in sys.path if entry not in ("", here))]
+    broker = ventilator or broker
     own = None
     if not broker.startswith("ipc:"):
         own = load(str(key) if key else None, "worker", keypair, address=broker)
@@ -115,6 +117,7 @@ def worker(
     signals = Signals(working.stop, promise, 0, lambda: working.stop(cold=True))
     absent = _watch_for(working, broker, key, burst=burst)
     reason = working.run()
+    signals.end()
     if absent:
         raise CommandError(absent[0], Exit.NO_CONNECTION)
     if reason:

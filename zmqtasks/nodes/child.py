@@ -227,6 +227,7 @@ class Child:
         try:
             star, items, *rest = payloads.load(payload)
             function = rest[0] if rest else self._functions.function(fn)
+            span.begin(function, more.attempt)
         except BaseException as error:  # noqa: BLE001 - no item can run
             payload, _ = self._failed(error)
             with self._sending:

@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Sequence
 
 import zmq
+from msgspec.structs import replace
 
 from zmqtasks import wire
-from zmqtasks.keys import Key
+from zmqtasks.keys import Key, is_ipv6, load
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mailbox, Monitor
-from zmqtasks.nodes.zap import secure_client
+from zmqtasks.nodes.zap import keypair, secure_client
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 5.0  # after which the broker counts as gone
@@ -46,12 +47,10 @@ class Dealer:
         self.disconnect()
         socket = self._context.socket(zmq.DEALER)
         try:
+            socket.set(zmq.IPV6, is_ipv6(self.address))
             socket.set(zmq.SNDHWM, 0)
             socket.set(zmq.RCVHWM, 0)
-            socket.set(zmq.RECONNECT_IVL, _RECONNECT_MS)
-            socket.set(zmq.RECONNECT_IVL_MAX, 20 * _RECONNECT_MS)
-            socket.set(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
-            socket.set(zmq.HEARTBEAT_TIMEOUT, int(SILENCE_S * 1000))
+            _keep_alive(socket)
             if self._key is not None:
                 secure_client(socket, self._key)
             self._monitor = Monitor(socket, _EVENTS)
@@ -65,6 +64,29 @@ class Dealer:
         self._mailbox = Mailbox(socket)
         self._loop.watch(self._mailbox)
         self._loop.watch(self._monitor)
+
+    def open(self, kind: int, address: str, server: str, hwm: int) -> zmq.Socket[bytes]:
+        """Another socket to whoever is there, connected to `address`, as the same user; closed by the caller.
+
+        Where the address names no machine, it is the one that this is connected to. `server` is the public key of
+        whoever listens there, "" for the same as here. At most `hwm` messages wait in it.
+        """
+        socket = self._context.socket(kind)
+        try:
+            socket.set(zmq.IPV6, is_ipv6(self.address) or is_ipv6(address))
+            for option in (zmq.SNDHWM, zmq.RCVHWM):
+                socket.set(option, hwm)
+            _keep_alive(socket)
+            key = self._key
+            if key is None and address.startswith("tcp:"):  # here there is no network between, but there
+                key = load(None, "worker", keypair, address=address)
+            if key is not None:
+                secure_client(socket, replace(key, server=server) if server else key)
+            socket.connect(reachable(address, self.address))
+        except BaseException:
+            socket.close(0)
+            raise
+        return socket
 
     def disconnect(self, linger_ms: int = 0) -> None:
         """Close the connection; what is still to be sent may take so long."""
@@ -115,3 +137,20 @@ class Dealer:
         """No more connections."""
         self.disconnect(linger_ms)
         self._context.term()
+
+
+def _keep_alive(socket: zmq.Socket[bytes]) -> None:
+    """Try again when the connection is lost, and notice that it is."""
+    socket.set(zmq.RECONNECT_IVL, _RECONNECT_MS)
+    socket.set(zmq.RECONNECT_IVL_MAX, 20 * _RECONNECT_MS)
+    socket.set(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
+    socket.set(zmq.HEARTBEAT_TIMEOUT, int(SILENCE_S * 1000))
+
+
+def reachable(address: str, here: str) -> str:
+    """`address`, as whoever has bound it says it, from where `here` is the same machine's."""
+    scheme, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme != "tcp" or host not in ("*", "0.0.0.0", "[::]"):  # noqa: S104 - nothing is bound here
+        return address
+    return f"tcp://{here.removeprefix('tcp://').rpartition(':')[0]}:{port}"

@@ -126,7 +126,7 @@ class LocalCluster:
         self._messages.append(Cancel(first, terminate=False, token=None, count=max(2, count)))
         self._loop.wake()
 
-    def state(self, id_: int) -> tuple[int, int]:
+    def state(self, id_: int, _within_s: float = 0, /) -> tuple[int, int]:
         """State and attempt; a task in a child's hand is QUEUED until the child's claim has come to it."""
         task = self._dispatcher.ledger.find(id_)
         if task is None:

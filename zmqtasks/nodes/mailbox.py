@@ -16,7 +16,7 @@ from zmqtasks.blobs import Buffer
 from zmqtasks.wire import Arrived, Message
 
 # As ints: the enums of pyzmq cost a microsecond each time.
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_EVENTS, _POLLIN, _POLLOUT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.POLLOUT)
 _NOBLOCK, _NOBLOCK_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _COPY_BYTES_MAX = 64 << 10  # a smaller frame is copied: that is cheaper than to track who still reads it
 
@@ -44,6 +44,10 @@ class Mailbox:
     def has_mail(self) -> bool:
         """Whether something can be received."""
         return bool(int(self.socket.get(_EVENTS)) & _POLLIN)
+
+    def takes_mail(self) -> bool:
+        """Whether something can be sent."""
+        return bool(int(self.socket.get(_EVENTS)) & _POLLOUT)
 
     def receive(self) -> Mail | None:
         """The next message; None if there is none, which `has_mail` says at a third of the cost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from zmqtasks import payload as payloads
@@ -11,14 +12,20 @@ from zmqtasks.nodes.failure import failure, unpicklable
 
 
 class Span:
-    """The span that is running: what its items gave, and how far it is to go."""
+    """The span that is running: what its items gave, and how far it is to go. `pack` makes a payload of values."""
 
     def __init__(self, ordinal: int, task: str, start: int, limit: int) -> None:
+        self.pack: Callable[[list[Any]], payloads.Payload] = payloads.dump_result
         self.ordinal = ordinal
         self.task = task  # its name
         self.start = start  # of `values`, in the payload
         self.limit = limit  # where to stop: a recall lowers it
         self.values: list[Any] = []
+
+    def begin(self, function: Any, attempt: int) -> None:
+        """`function` is called now; if it packs its own values, for a sink that opens nothing, it is told how often."""
+        if (pack := getattr(function, "__zmqtasks_pack__", None)) is not None:
+            function.attempt, self.pack = attempt, pack
 
 
 class Outbox:
@@ -59,7 +66,7 @@ class Outbox:
         start = span.start
         span.start += len(values)
         try:
-            payload = payloads.dump_result(values)
+            payload = span.pack(values)
             self._parts.append(Part(span.ordinal, start, len(values), failed=False, payload=payload))
         except Exception:  # noqa: BLE001 - one of them cannot be pickled: each on its own
             self._parts += [self._item(span, index, value) for index, value in enumerate(values, start)]

@@ -37,7 +37,13 @@ class Requests:
     """Turns words into what the dispatcher hears, and answers those that are not for it."""
 
     def __init__(
-        self, guests: Guests, mailbox: Mailbox, dispatcher: Dispatcher, results: Results, catalog: Catalog
+        self,
+        guests: Guests,
+        mailbox: Mailbox,
+        dispatcher: Dispatcher,
+        results: Results,
+        catalog: Catalog,
+        inspection: Inspection,
     ) -> None:
         self.asks = Asks(catalog)
         self.forgotten: set[bytes] = set()  # hashes of buffers that a client will not name again
@@ -46,7 +52,7 @@ class Requests:
         self._mailbox = mailbox
         self._dispatcher = dispatcher
         self._results = results
-        self._inspection = Inspection(dispatcher, guests, results, catalog)
+        self._inspection = inspection
         self._tokens = count()
         self._questions: dict[int, Any] = {}  # of cancels that nodes were asked, by the token that they got
         self._relayed: dict[

@@ -1,4 +1,4 @@
-"""A worker: the process that `zmqtasks worker` starts, a broker's node with children of its own.
+"""A worker: the process that `zmqtasks worker` starts, a broker's or a pipeline's node with children of its own.
 
 It runs no user code, so that it always answers: it takes in what the broker hands out, deals it to its children, and
 says every second that it is there. What its tasks submit goes up to the broker, and the outcomes come down through it.
@@ -11,16 +11,20 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shutil
 import sys
+import threading
 from time import monotonic
 
 from zmqtasks import codec, wire
-from zmqtasks.keys import Key
+from zmqtasks.keys import Key, KeyStore
 from zmqtasks.nodes.crew import occupy_standard_descriptors
 from zmqtasks.nodes.dealer import Dealer
+from zmqtasks.nodes.household import Household, Plan
 from zmqtasks.nodes.loop import Loop
-from zmqtasks.nodes.stay import Plan, Stay
-from zmqtasks.visit import PROTOCOL, Enter, Refused, Welcome
+from zmqtasks.nodes.shift import Shift
+from zmqtasks.nodes.stay import Stay
+from zmqtasks.visit import PROTOCOL, Admit, Enter, Refused, Welcome
 
 MAIL_MAX = 512  # messages a turn
 RETRY_S = 0.5  # between two tries to reach a broker
@@ -37,7 +41,7 @@ class Worker:
         self._plan = plan
         self._loop = Loop()
         self._dealer = Dealer(self._loop, address, key)
-        self._stay: Stay | None = None  # while the broker knows this node
+        self._stay: Household | None = None  # while the broker knows this node
         self._stops = 0
         self._kill_at: float | None = None  # when a warm stop has taken too long
         self._said = ""
@@ -63,7 +67,7 @@ class Worker:
                 deadline = self._stay.turn(now) if self._stay is not None else None
                 times = [time for time in (deadline, retry_at, self._kill_at) if time is not None]
                 self._loop.asleep = True
-                awake = self._dealer.has_mail() or bool(self._stops and self._kill_at is None)
+                awake = self._has_mail() or bool(self._stops and self._kill_at is None)
                 ready = self._loop.wait(0.0 if awake else min(times, default=None))
                 now = monotonic()
                 if self._stay is not None:
@@ -73,8 +77,8 @@ class Worker:
                     self._enter()
                 elif news == "down":
                     self._say(f"the connection to {self._dealer.address} is lost: trying again")
+                    self._dealer.disconnect()  # at once: left alone it would connect by itself
                     self._end_stay()
-                    self._dealer.disconnect()
                     retry_at = now + RETRY_S
                 reason = self._dealer.refused or self._hear(now)
                 if not reason and self._stay is not None:
@@ -82,8 +86,8 @@ class Worker:
                     if self._plan.burst and self._stay.has_nothing_to_do(now):
                         self._stops = max(1, self._stops)
                 if reason == AGAIN:  # the broker does not know this connection: another one
-                    self._end_stay()
                     self._dealer.disconnect()
+                    self._end_stay()
                     retry_at, reason = now + RETRY_S, ""
         finally:
             self._end_stay()
@@ -91,7 +95,7 @@ class Worker:
             self._loop.close()
         return reason
 
-    def _leave(self, stay: Stay, now: float) -> bool:
+    def _leave(self, stay: Household, now: float) -> bool:
         """Whether nothing is left here that would have to be waited for."""
         if self._kill_at is None:
             self._kill_at = now + self._plan.shutdown_s
@@ -102,6 +106,9 @@ class Worker:
             return False
         self._dealer.send(codec.simple(wire.Signal("bye")))
         return True
+
+    def _has_mail(self) -> bool:
+        return self._dealer.has_mail() or (self._stay is not None and self._stay.has_mail())
 
     def _end_stay(self) -> None:
         if self._stay is not None:
@@ -134,11 +141,15 @@ class Worker:
             if mail.message is None:
                 return "what came is no message of this version of zmqtasks"
             head = mail.message.head
-            if type(head) is Welcome:
+            if type(head) in (Welcome, Admit):
                 self._end_stay()
-                self._stay = Stay(head, self._loop, self._dealer, self._plan, now)
+                kind = Stay if type(head) is Welcome else Shift
+                self._stay = kind(head, self._loop, self._dealer, self._plan, now)
                 self.has_joined = True
                 self._say(f"at {self._dealer.address}, {self._plan.slots} at a time")
+            elif type(head) is wire.Signal and head.name == "bye":  # the pipeline has ended, and this with it
+                self._end_stay()
+                self._stops = max(1, self._stops)
             elif type(head) is Refused:
                 if head.final:
                     return head.reason
@@ -152,3 +163,28 @@ class Worker:
         if text != self._said:
             _log.info("%s", text)
         self._said = text
+
+
+def main(address: str, slots: str, cpus: str, name: str, folder: str, life: str) -> None:
+    """Be the worker that a ventilator has started for itself: it ends when standard input does.
+
+    `folder` is deleted if the ventilator was killed. `life`: a descriptor to be kept open, and from everybody else.
+    """
+    os.set_inheritable(int(life), False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    worker = Worker(
+        address,
+        None if address.startswith("ipc:") else KeyStore().own("worker"),
+        Plan(int(slots), int(cpus), name),
+    )
+
+    def watch() -> None:
+        os.read(0, 1)  # until nobody holds the other end
+        worker.stop(cold=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    threading.Thread(target=watch, name="zmqtasks-watch", daemon=True).start()
+    if reason := worker.run():
+        _log.error("%s", reason)
+        sys.exit(1)

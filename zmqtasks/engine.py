@@ -1,0 +1,204 @@
+"""The pipeline as the command line runs it: batches with indexes of their own, results that were rendered, signals."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from zmqtasks import joins, keys
+from zmqtasks.blobs import stream_of
+from zmqtasks.core.gather import Piece
+from zmqtasks.errors import NoWorkers, TargetFailed
+from zmqtasks.keys import Key
+from zmqtasks.nodes.ventilator import Far
+from zmqtasks.nodes.window import Unheard
+from zmqtasks.nodes.zap import keypair
+from zmqtasks.options import Retry
+from zmqtasks.outcome import error_of
+from zmqtasks.payload import load, load_error
+from zmqtasks.pipe import Pipe, reading
+from zmqtasks.results import Pieces
+from zmqtasks.stream.batch import Batch, Unit, pack, unpack
+from zmqtasks.stream.rendering import Rendered
+
+STDERR = 2
+Batches = Iterator[tuple[int, list[Any]]]
+
+
+class Engine:
+    """Workers for `function`, a `Rendered` for `run_rendered`.
+
+    `sink`: the results are written elsewhere; `key` is the key file that we go there with. `wait_workers`: after so
+    many seconds without a worker, a run ends with `NoWorkers`.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        workers: int,
+        bind: str | None,
+        key: Path | None,
+        sink: str | None,
+        retry: int,
+        time_limit: float | None,
+        window: int,
+        wait_workers: float | None,
+    ) -> None:
+        self._function = function
+        self._wait_workers = wait_workers
+        self._pieces: Pieces | None = None
+        self._pipe = Pipe(
+            function,
+            workers=workers,
+            bind=bind,
+            retry=Retry(retry) if retry else None,
+            window=window,
+            sink=None
+            if sink is None
+            else Far(sink, _key(sink, key), lambda unheard: self._render(unheard)[1]),
+            output=STDERR,  # standard output is for results
+            time_limit=time_limit,
+        )
+
+    @property
+    def address(self) -> str:
+        """Where workers of other machines find it; "" if there is no such place."""
+        address = self._pipe.node.address
+        return "" if address.startswith("ipc:") else address
+
+    @property
+    def workers(self) -> dict[str, int]:
+        """Those that are there, by name: how many inputs each has at a time."""
+        return self._pipe.node.workers
+
+    # ---- runs ----------------------------------------------------------------------------------------------------
+
+    def run_rendered(self, batches: Batches, deliver: Callable[[int, Batch], None], *, ordered: bool) -> None:
+        """Run the items of `batches`, read in another thread, and deliver each once, by the index of a batch's first.
+
+        What reading raises is raised when all before it is delivered; what `deliver` raises ends the run.
+        """
+        pieces = self._begin(lambda pipe: _Batches(pipe, batches), ordered=ordered)
+        try:
+            for piece in pieces:
+                deliver(piece.first, self._batch(piece))
+        finally:
+            pieces.close()
+
+    def chord(self, items: Iterable[Any], body: Callable[[list[Any]], Any]) -> Any:
+        """Run `items`, then `body` with the values in order; what it returns."""
+        return joins.chord(self._begin(reading(items), ordered=True), body, skips=False)
+
+    def fold(self, items: Iterable[Any], step: Callable[[Any, Any], Any], initial: Any) -> Any:
+        """Run `items` and fold the values as they come; the last state."""
+        pieces = self._begin(reading(items), ordered=False, keep=True)
+        return joins.fold(pieces, step, initial, window=self._pipe.window, skips=False)
+
+    def _begin(self, source: Any, *, ordered: bool, keep: bool = False) -> Pieces:
+        self._pieces = pieces = self._pipe.begin(source, ordered=ordered, keep=keep)
+        if self._wait_workers is not None:
+            timer = threading.Timer(self._wait_workers, self._look_for_workers, [self._wait_workers])
+            timer.daemon = True
+            timer.start()
+        return pieces
+
+    def _look_for_workers(self, waited_s: float) -> None:
+        if not self.workers:
+            self._pipe.node.window.fail(NoWorkers(f"no worker has come within {waited_s:g} s"))
+
+    def stop(self, *, cold: bool = False) -> None:
+        """Read no more, and let the run end when what has begun is delivered, or at once; from a signal handler."""
+        if cold:
+            self._pipe.node.window.end()
+        else:
+            self._pipe.node.halt()
+
+    # ---- results -------------------------------------------------------------------------------------------------
+
+    def _batch(self, piece: Piece) -> Batch:
+        payload = piece.payload
+        if isinstance(payload, Unheard):
+            payload = self._render(payload)[1]
+        elif piece.failed:
+            raise TargetFailed(f"a worker cannot run it: {_line(load_error(payload))}")
+        elif not payload:  # a sink has had it before
+            return Batch([b""] * piece.items)
+        batch = unpack(stream_of(payload))
+        if len(batch) == piece.items:
+            return batch
+        places = range(piece.skip, piece.skip + piece.items)
+        return Batch(
+            batch.outs[places.start : places.stop],
+            {place - piece.skip: err for place, err in batch.errs.items() if place in places},
+            frozenset(place - piece.skip for place in batch.failed if place in places),
+        )
+
+    def _render(self, unheard: Unheard) -> tuple[int, bytes]:
+        """The index of an input whose failure no worker has told, and its line."""
+        task = unheard.task
+        index, item = load(task.payload)[1][task.offset]
+        error = error_of(unheard.state, unheard.reason, f"of input {index}", "")
+        assert isinstance(self._function, Rendered), "what is joined is not rendered"
+        attempts = 1 + (task.course.retries if task.course is not None else 0)
+        unit: Unit = self._function.failed(index, item, error, attempts)
+        return index, pack([unit])
+
+    # ---- as a context manager ------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pipe.close()
+
+
+class _Batches:
+    """Feeds batches as they are read; each item goes with its index."""
+
+    def __init__(self, pipe: Pipe, batches: Batches) -> None:
+        self.error: BaseException | None = None
+        self._pipe = pipe
+        self._batches = batches
+        self._stopped = False
+        self._feeding = threading.Lock()
+        threading.Thread(target=self._run, name="zmqtasks-reader", daemon=True).start()
+
+    def stop(self) -> None:
+        """Feed nothing more. A read that blocks is left alone."""
+        self._stopped = True
+        with self._feeding:
+            pass
+
+    def _run(self) -> None:
+        try:
+            for first, items in self._batches:
+                at = 0
+                while at < len(items):
+                    room = self._pipe.node.wait_for_room()
+                    with self._feeding:
+                        if self._stopped or not room:
+                            return
+                        some = items[at : at + room]
+                        self._pipe.feed_at(first + at, list(enumerate(some, first + at)))
+                    at += len(some)
+        except BaseException as error:  # noqa: BLE001 - the inputs': whoever takes the outcomes hears of it
+            self.error = error
+        finally:
+            self._pipe.node.fed_all()
+
+
+def _key(sink: str, path: Path | None) -> Key | None:
+    if sink.startswith("ipc:"):
+        return None
+    return keys.load(None if path is None else str(path), "client", keypair, address=sink)
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip().split("\n", 1)[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
