@@ -137,7 +137,7 @@ class Broker:
                     if out := look(now):
                         self._guests.turn_out(out, now)
                 for _ in range(MAIL_MAX):
-                    if (mail := mailbox.receive()) is None:
+                    if not mailbox.has_mail() or (mail := mailbox.receive()) is None:
                         self._let_go(now)
                         break
                     self._hear(mail, now)
