@@ -366,6 +366,7 @@ class Dispatcher:
                 peer.heard = now
         self._looked = now
         for peer in [peer for peer in self.peers.values() if now - peer.heard >= silence_s]:
+            peer.running = []  # a machine that stands still or a long message, say: no task of it is to blame
             self._lost(peer.id, Lost(f"nothing was heard of it for {silence_s:g} s"), now)
             self._sends.append(End(peer.id))
 
