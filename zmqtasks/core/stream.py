@@ -153,8 +153,7 @@ class Stream:
         places = sorted([id(parcel) for _, parcel in held] + [id(parcel) for parcel in queued])
         parcels = sorted([id(parcel) for batch in self._batches.values() for parcel in batch.parcels])
         assert places == parcels, "a parcel is nowhere, or in two places"
-        total = sum([batch.left for batch in self._batches.values()])
-        assert total == self.unsettled, f"{self.unsettled} unsettled, {total} in batches"
+        assert sum([batch.left for batch in self._batches.values()]) == self.unsettled, "an item is nowhere"
 
     # ---- for the host --------------------------------------------------------------------------------------------
 
