@@ -23,8 +23,17 @@ def test_nothing_is_wrong_in_any_world(start: int) -> None:
         pytest.fail(f"seed {seed}: {what}\nreplay it: python -m tests.sim {seed} --pipeline")
 
 
-def test_a_seed_is_always_the_same_world() -> None:
-    runs = [PipeSim(7), PipeSim(7)]
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("start", range(0, SEEDS // 4, CHUNK))
+def test_nothing_is_wrong_with_nodes_for_workers(start: int) -> None:
+    if (found := first_pipe_failure(range(start, min(start + CHUNK, SEEDS // 4)), nodes=True)) is not None:
+        seed, what = found
+        pytest.fail(f"seed {seed}: {what}\nreplay it: python -m tests.sim {seed} --pipeline --nodes")
+
+
+@pytest.mark.parametrize("nodes", [False, True])
+def test_a_seed_is_always_the_same_world(nodes: bool) -> None:
+    runs = [PipeSim(7, nodes=nodes), PipeSim(7, nodes=nodes)]
     for sim in runs:
         sim.run()
     assert runs[0].events == runs[1].events

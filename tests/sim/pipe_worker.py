@@ -8,7 +8,7 @@ control link. It may be killed, stand still for long, be given up and live on un
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +173,10 @@ class Worker:
     def waiting(self) -> int:
         """How many items in hand have not started."""
         return sum([entry.limit - entry.first for entry in self.hand])
+
+    def unstarted(self) -> Iterator[int]:
+        """By number."""
+        return (entry.base + item for entry in self.hand for item in range(entry.first, entry.limit))
 
     def on_readable(self) -> None:
         """Something lies in the pipe."""

@@ -3,7 +3,8 @@
     python -m tests.sim SEED --pipeline     one seed, with every message
     python -m tests.sim --seeds 2000 --pipeline
 
-The machines are the real ones (`Stream`, `Gather`), the workers a model. Phase one, safety: workers are killed, stand
+The machines are the real ones (`Stream`, `Gather`), the workers a model, or with `--nodes` `Node` and a model of its
+children. Phase one, safety: workers are killed, stand
 still and come back, leave and join; what lies in a pipe is lost; the ventilator stands still; a sink of its own process
 is killed and comes back with what it had written. Phase two, liveness: no more faults, and everything has to settle.
 """
@@ -19,6 +20,7 @@ from zmqtasks.core.ranges import Ranges
 from zmqtasks.core.stream import Stream
 
 from .links import Time
+from .pipe_node import NodeWorker
 from .pipe_truth import PipeTruth
 from .pipe_worker import Worker
 from .pipe_worlds import DROP, PipeWorld
@@ -44,9 +46,12 @@ PIPE_CORE = PipeCore(Stream, Gather, Ranges)
 
 
 class PipeSim:
-    """One seed."""
+    """One seed. `nodes`: the workers are `Node`s with modelled children."""
 
-    def __init__(self, seed: int, core: PipeCore = PIPE_CORE, *, trace: bool = False) -> None:
+    def __init__(
+        self, seed: int, core: PipeCore = PIPE_CORE, *, nodes: bool = False, trace: bool = False
+    ) -> None:
+        self.worker = NodeWorker if nodes else Worker
         self.seed = seed
         self.rng = Random(seed)
         self.core = core
@@ -190,23 +195,24 @@ class PipeSim:
             for worker in workers
             if (hand := stream.hands.get(worker.peer)) and hand.count < hand.slots
         ]
-        if not any(not (w.running or w.hand or w.pipe.runs or w.leaving) for w in seen):
+        if not any(not (w.running or w.waiting or w.pipe.runs or w.leaving) for w in seen):
             return False
         unstarted = any(
-            entry.base + item not in self.truth.given
+            number not in self.truth.given
             for worker in workers
-            for entry in worker.hand
-            for item in range(entry.first, entry.limit)
-            if entry.base >= self.truth.first
+            for number in worker.unstarted()
+            if number >= self.truth.first
         )
         return bool(unstarted or stream._sent or stream._ready.first is not None)
 
 
-def first_pipe_failure(seeds: Iterable[int], core: PipeCore = PIPE_CORE) -> tuple[int, str] | None:
+def first_pipe_failure(
+    seeds: Iterable[int], core: PipeCore = PIPE_CORE, *, nodes: bool = False
+) -> tuple[int, str] | None:
     """The first of `seeds` that finds something, and what; None if none does."""
     for seed in seeds:
         try:
-            PipeSim(seed, core).run()
+            PipeSim(seed, core, nodes=nodes).run()
         except Wrong as error:
             return seed, str(error)
     return None

@@ -111,7 +111,7 @@ class Ventilator:
     def join(self, slots: int) -> None:
         """A new worker: its end of the pipe is there before its first word."""
         self.peers += 1
-        worker = self.workers[self.peers] = Worker(self.sim, self.peers, slots)
+        worker = self.workers[self.peers] = self.sim.worker(self.sim, self.peers, slots)
         self.sim.note(f"  worker {self.peers} with {slots} slots joins")
         self.pipes.append(worker.pipe)
         self.turn_soon()

@@ -9,8 +9,9 @@ Inputs come in batches of neighbours and are numbered. A batch is handed out who
 
 The pipe is one way and knows no names: what is lost there is known from silence alone. When workers idle, those that
 are there are asked to read whatever they have, and to give back what they have not started (`Recall`); a parcel that
-was sent well before that and that nobody has claimed is lost. A worker that lives keeps what it has begun, however
-long it takes: no input is run twice at the same time unless its worker has fallen silent.
+was sent well before that and that nobody has claimed is lost. That is done now and then though nobody seems to idle,
+where one is overdue. A worker that lives keeps what it has begun, however long it takes: no input is run twice at the
+same time unless its worker has fallen silent.
 """
 
 from __future__ import annotations
@@ -151,8 +152,7 @@ class Stream:
         places = sorted([id(parcel) for _, parcel in held] + [id(parcel) for parcel in queued])
         parcels = sorted([id(parcel) for batch in self._batches.values() for parcel in batch.parcels])
         assert places == parcels, "a parcel is nowhere, or in two places"
-        total = sum([batch.left for batch in self._batches.values()])
-        assert total == self.unsettled, f"{self.unsettled} unsettled, {total} in batches"
+        assert sum([batch.left for batch in self._batches.values()]) == self.unsettled, "an item is nowhere"
 
     # ---- for the host --------------------------------------------------------------------------------------------
 
