@@ -314,6 +314,8 @@ class VentilatorNode:
                 f"the function was pickled by Python {self._python}, and this worker has {member.about.python}"
             )
         self._outside.add(member.number)
+        if self._own is not None and member.about.pid == self._own.pid:
+            self._own.has_come = True
 
     def _admit(self) -> None:
         target, intake = self._target, self._intake
