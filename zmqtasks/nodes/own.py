@@ -77,11 +77,6 @@ class OwnWorker:
         if not self.is_broken:
             self.start()
 
-    @property
-    def pid(self) -> int:
-        """Of its process; 0 if there is none."""
-        return self._process.pid if self._process is not None else 0
-
     def _forget(self) -> int:
         """Wait for its end; its exit code."""
         status = 0
