@@ -189,3 +189,16 @@ def test_the_attempts_of_an_item() -> None:
     effects = broker.say(node, Done(0, [], parts=parts, died=[(0, 1, 1)]))
     done = {task.id: task.attempt for e in effects if isinstance(e, Settle) for task in e.tasks}
     assert done == {10: 1, 11: 2, 12: 1}
+
+
+def test_of_a_single_task_the_claim_names_no_item() -> None:
+    machine = Dispatcher()
+    machine.receive(1, Joined(), 0.0)
+    machine.receive(CLIENT, Submit([Task(7, LONG, b"", Options(max_deliveries=1))]), 0.0)
+    machine.turn(0.0)
+    machine.receive(1, Lost("it exited", 0, 5), 1.0)  # what the word beside its ordinal has is of an earlier span
+    effects = machine.turn(1.0)
+    machine.check()
+    settled = [effect for effect in effects if isinstance(effect, Settle)]
+    assert [(effect.state, [task.id for task in effect.tasks]) for effect in settled] == [(DEAD, [7])]
+    assert not machine.ledger.tasks

@@ -41,7 +41,11 @@ class Losses:
         """The task of `back` that was running as `ordinal`; of a span, `item` cut out of it."""
         held = (each for each in back if each.ordinal == ordinal)
         task = next((each for each in held if not each.span or item < each.offset + each.count), None)
-        if task is None or item < task.offset:
+        if task is None:
+            return None
+        if not task.span:  # the claim has the item of an earlier span
+            return task
+        if item < task.offset:
             return None  # it was through, and the claim lags behind
         at = back.index(task)
         parts = [self._ledger.split(task, item - task.offset)] if item > task.offset else []
