@@ -171,6 +171,7 @@ def test_it_does_not_wait_for_ever(world: World) -> None:
 
 def test_it_prints_its_stacks_and_goes_on(world: World) -> None:
     broker, address = world.broker()
+    assert world.ended("status", "--broker", address)[0] == 69  # it serves, and no longer only says so
     broker.signal(signal.SIGUSR1)
     broker.says(r'File ".*broker\.py", line \d+ in run')
     assert world.ended("status", "--broker", address)[0] == 69

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,10 @@ from zmqtasks.stream.batch import Batch, Unit, pack, unpack
 from zmqtasks.stream.rendering import Rendered
 
 STDERR = 2
+PATIENCE_S = 2.0  # after which a worker, or a sink, that is not there is spoken of
+
+_log = logging.getLogger("zmqtasks")
+
 Batches = Iterator[tuple[int, list[Any]]]
 
 
@@ -50,7 +55,10 @@ class Engine:
     ) -> None:
         self._function = function
         self._wait_workers = wait_workers
-        self._pieces: Pieces | None = None
+        self._has_own = workers > 0
+        self._timers: list[threading.Timer] = []
+        self._stops = 0
+        self._sink = sink
         self._pipe = Pipe(
             function,
             workers=workers,
@@ -99,20 +107,36 @@ class Engine:
         return joins.fold(pieces, step, initial, window=self._pipe.window, skips=False)
 
     def _begin(self, source: Any, *, ordered: bool, keep: bool = False) -> Pieces:
-        self._pieces = pieces = self._pipe.begin(source, ordered=ordered, keep=keep)
+        pieces = self._pipe.begin(source, ordered=ordered, keep=keep)
+        self._after(PATIENCE_S, self._say_what_is_missing)
         if self._wait_workers is not None:
-            timer = threading.Timer(self._wait_workers, self._look_for_workers, [self._wait_workers])
-            timer.daemon = True
-            timer.start()
+            self._after(self._wait_workers, self._look_for_workers)
         return pieces
 
-    def _look_for_workers(self, waited_s: float) -> None:
+    def _after(self, seconds: float, look: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, look)
+        timer.daemon = True
+        timer.start()
+        self._timers.append(timer)
+
+    def _say_what_is_missing(self) -> None:
+        node = self._pipe.node
+        if not node.has_sink:
+            _log.warning("no sink answers at %s yet: waiting for it", self._sink)
+        elif not self._has_own and not self.workers:
+            _log.warning("waiting for a worker: zmqtasks worker --ventilator %s", node.address)
+
+    def _look_for_workers(self) -> None:
         if not self.workers:
-            self._pipe.node.window.fail(NoWorkers(f"no worker has come within {waited_s:g} s"))
+            self._pipe.node.window.fail(NoWorkers(f"no worker has come within {self._wait_workers:g} s"))
 
     def stop(self, *, cold: bool = False) -> None:
-        """Read no more, and let the run end when what has begun is delivered, or at once; from a signal handler."""
-        if cold:
+        """Read no more, and let the run end when what has begun is delivered; or at once: `cold`, or the second time.
+
+        For signal handlers too.
+        """
+        self._stops += 1
+        if cold or self._stops > 1:
             self._pipe.node.window.end()
         else:
             self._pipe.node.halt()
@@ -155,6 +179,8 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        for timer in self._timers:
+            timer.cancel()
         self._pipe.close()
 
 

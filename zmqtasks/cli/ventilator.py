@@ -268,7 +268,8 @@ def ventilator(
                 lambda: pipeline.stop(cold=True),
             )
             if pipeline.address:
-                _log.info("for more workers: zmqtasks worker --ventilator %s", pipeline.address)
+                more = "more " if workers else ""
+                _log.info("for %sworkers: zmqtasks worker --ventilator %s", more, pipeline.address)
             if body is not None:
                 out.write(run.join(pipeline, body, folds=fold is not None, text=text))
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable
 
+from zmqtasks.core.attempts import is_suspect
 from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, SHORT_S, STEAL_S, Pace
 from zmqtasks.core.peer import Peer
@@ -85,8 +86,8 @@ class Dealer:
             if task.options.priority < floor:
                 break
             cost = self.pace.cost_s(task.fn)
-            if cost is None:
-                room, cost = peer.slots - peer.items, SHORT_S
+            if cost is None or (task.attempt and is_suspect(task)):
+                room, cost = peer.slots - peer.items, cost or SHORT_S
                 share = min(share, room)  # nothing follows it, of whatever function
             else:
                 ahead = (2 if cost < SHORT_S else 1) * peer.slots - peer.items

@@ -137,7 +137,7 @@ class Broker:
                     if out := look(now):
                         self._guests.turn_out(out, now)
                 for _ in range(MAIL_MAX):
-                    if (mail := mailbox.receive()) is None:
+                    if not mailbox.has_mail() or (mail := mailbox.receive()) is None:
                         self._let_go(now)
                         break
                     self._hear(mail, now)
@@ -204,7 +204,7 @@ class Broker:
                 requests.take_in(session, now)
                 requests.touched.add(session.number)
         while guests.left:
-            requests.forget_node(guests.left.pop())
+            requests.forget(guests.left.pop())
         effects = dispatcher.turn(now)
         if records := [effect for effect in effects if isinstance(effect, Record)]:
             self.journal.record(records)
@@ -238,6 +238,7 @@ class Broker:
             self._results.expire(now)
             for number in guests.expire(now):
                 requests.asks.forget(number)
+            requests.drop_functions()
         times = [self._expire_at, dispatcher.next_deadline(), now + LOOK_S]
         times += [guests.sessions[number].tell_at for number in requests.touched if number in guests.sessions]
         return min(time for time in times if time is not None)

@@ -33,7 +33,7 @@ class Guests:
         self.by_route: dict[bytes, Visitor] = {}
         self.nodes: dict[int, Visitor] = {}  # by number
         self.sessions: dict[int, Session] = {}  # by number
-        self.left: list[Visitor] = []  # nodes that have left since somebody looked
+        self.left: list[Visitor] = []  # who have left since somebody looked
         self._away_s = away_s
         self._cluster_id = cluster_id
         self._mailbox = mailbox
@@ -137,6 +137,7 @@ class Guests:
             return
         if self._by_descriptor.get(visitor.descriptor) is visitor:
             del self._by_descriptor[visitor.descriptor]
+        self.left.append(visitor)
         blobs = self._mailbox.take(visitor.route)
         if visitor.session is not None:
             if visitor.session.visitor is visitor:
@@ -146,7 +147,6 @@ class Guests:
         else:
             del self.nodes[visitor.number]
             self._tell_slots()
-            self.left.append(visitor)
             self._dispatcher.receive(visitor.number, Lost(reason), now)
             _log.info("worker %s is gone: %s", visitor.name, reason)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import platform
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,6 +27,8 @@ from zmqtasks.visit import PROTOCOL, Collect, Collecting, Enter, Refused, Writte
 MAIL_MAX = 256  # messages of outcomes a turn
 RETRY_S = 0.5  # between two tries to reach a sink
 KNOWN = b""  # the payload of what the sink has had before: nobody asks for it
+
+_log = logging.getLogger("zmqtasks")
 
 Accept = Callable[[Accepted], None]
 
@@ -137,6 +142,7 @@ class FarIntake:
         self._dealer.connect()
         self._ordered = False
         self._retry_at: float | None = None
+        self._was_lost = False
 
     def has_mail(self) -> bool:
         """Whether the sink has said something."""
@@ -150,7 +156,10 @@ class FarIntake:
             self._dealer.connect()
         news = self._dealer.look(ready)
         if news == "up":
-            self._dealer.send(codec.simple(Enter("client", "", PROTOCOL, "", session=self._pipeline)))
+            about = Enter(
+                "client", "", PROTOCOL, "", session=self._pipeline, host=platform.node(), pid=os.getpid()
+            )
+            self._dealer.send(codec.simple(about))
             self._dealer.send(codec.simple(Collect(self._pipeline, self._ordered)))
         elif news == "down":
             lost = self._lose(now)
@@ -167,6 +176,8 @@ class FarIntake:
         if type(head) is Collecting:
             self.address = reachable(head.address, self._dealer.address)
             self.known, self.is_back = Ranges(head.have), True
+            if self._was_lost:
+                _log.info("the sink at %s is back", self._dealer.address)
         elif type(head) is Written:
             for accepted, payload in zip(head.accepted, head.payloads, strict=True):
                 part = Part(accepted.base, accepted.offset, accepted.items, failed=False, payload=payload)
@@ -183,6 +194,9 @@ class FarIntake:
 
     def _lose(self, now: float) -> bool:
         lost, self.address = bool(self.address), ""
+        if lost:
+            self._was_lost = True
+            _log.warning("the sink at %s is gone: waiting for it", self._dealer.address)
         self._dealer.disconnect()
         self._retry_at = now + RETRY_S
         return lost

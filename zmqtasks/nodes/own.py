@@ -63,6 +63,11 @@ class OwnWorker:
         """Ready when it has ended."""
         return self._life
 
+    @property
+    def pid(self) -> int:
+        """Its process; 0 if there is none."""
+        return self._process.pid if self._process is not None else 0
+
     def ended(self) -> None:
         """It has died: another one, unless none comes up. One that worked may be killed as often as somebody likes."""
         status = self._forget()
@@ -71,11 +76,6 @@ class OwnWorker:
         self.is_broken = self._deaths >= _DEATHS_MAX
         if not self.is_broken:
             self.start()
-
-    @property
-    def pid(self) -> int:
-        """Of its process; 0 if there is none."""
-        return self._process.pid if self._process is not None else 0
 
     def _forget(self) -> int:
         """Wait for its end; its exit code."""

@@ -33,7 +33,7 @@ from zmqtasks.nodes.ids import Ids, session_of
 from zmqtasks.nodes.line import Line
 from zmqtasks.nodes.questions import Question
 from zmqtasks.nodes.zap import keypair
-from zmqtasks.visit import PROTOCOL, Enter, Fetch, Inquiry
+from zmqtasks.visit import PROTOCOL, Enough, Enter, Fetch, Inquiry
 
 PYTHON = (
     f"{sys.version_info.major}.{sys.version_info.minor}"  # only workers of the same can run its functions
@@ -220,6 +220,8 @@ class RemoteCluster:
     def _answer(self, question: Question, timeout: float | None) -> Any:
         if not question.done.wait(timeout):
             self.line.questions.take(question.token)
+            if isinstance(question.word, Fetch) and question.word.wait:
+                self.line.say(Enough(question.token))
             raise ConnectionTimeout(f"the broker at {self.address} has not answered within {timeout:g} s")
         if question.error is not None:
             raise question.error

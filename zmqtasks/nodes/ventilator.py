@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import secrets
 import threading
 import weakref
@@ -163,6 +164,11 @@ class VentilatorNode:
         """Who is here, by name: how many inputs he runs at a time."""
         return {member.name: member.about.slots for member in list(self._door.members.values())}
 
+    @property
+    def has_sink(self) -> bool:
+        """Whether it is known where outcomes go."""
+        return bool(self._intake.address)
+
     def close(self) -> None:
         """Send the workers away, and end."""
         if self.forked:
@@ -225,6 +231,8 @@ class VentilatorNode:
                 self._own.ended()
                 if self._own.is_broken:
                     self.window.fail(ZmqTasksError("no worker comes up: see what it wrote to standard error"))
+                else:
+                    _log.warning("the worker of this machine has died: here is another one")
             if self._pipe.fileno() in ready:
                 self._pipe.takes_mail()  # or it would signal for ever what it was not asked about
             again = self._door.look(ready, now)
@@ -328,14 +336,21 @@ class VentilatorNode:
     def _said(self, member: Member, message: wire.Arrived, now: float) -> None:
         said = codec.core_message(message)
         if type(said) is Slots and member.number not in self._stream.hands:
-            _log.info("worker %s has joined: slots %d", member.name, said.slots)
+            level = logging.DEBUG if self._is_own(member) else logging.INFO
+            _log.log(level, "worker %s has joined: slots %d", member.name, said.slots)
         if said is not None:
             self._stream.receive(member.number, said, now)
 
     def _left(self, member: Member, reason: str, now: float) -> None:
         self._outside.discard(member.number)
         self._stream.receive(member.number, Lost(reason), now)
-        _log.info("worker %s is gone: %s", member.name, reason)
+        level = logging.DEBUG if self._is_own(member) else logging.INFO
+        _log.log(level, "worker %s is gone: %s", member.name, reason)
+
+    def _is_own(self, member: Member) -> bool:
+        """Whether it is the one that was started here: nobody has to hear of it."""
+        about, own = member.about, self._own
+        return own is not None and (about.host, about.pid) == (platform.node(), own.pid)
 
 
 _nodes: weakref.WeakSet[VentilatorNode] = weakref.WeakSet()

@@ -19,6 +19,7 @@ import msgspec
 
 from zmqtasks import payload
 from zmqtasks.errors import CommandFailed, NotJson, NotPicklable
+from zmqtasks.functions import name_of
 from zmqtasks.stream import batch
 from zmqtasks.stream.batch import Unit, Value
 from zmqtasks.stream.command import Command
@@ -73,6 +74,7 @@ class RenderedFunction(Rendered):
         retries: int = 0,
     ) -> None:
         super().__init__(text=text, retries=retries)
+        self.__qualname__ = name_of(function)  # what a task is called in front of what it prints
         self._function = function
         self._notation: Name = notation
 
