@@ -168,10 +168,12 @@ def test_a_key_that_is_no_workers_gets_no_work(
 def test_a_key_that_is_no_workers_gets_no_inputs_at_the_pipe(
     pipes: Pipes, pipeline: Ventilator, role: str
 ) -> None:
-    with answered(pipes, pipeline.address, role, enter()) as (_, _, key):  # its key is known by now
-        with peer(sockets_of(pipeline)["tasks"], key, zmq.PULL) as thief:
-            works(pipeline, 2000)
-            assert thief.poll(100) == 0
+    with (
+        answered(pipes, pipeline.address, role, enter()) as (_, _, key),  # which is known by now
+        peer(sockets_of(pipeline)["tasks"], key, zmq.PULL) as thief,
+    ):
+        works(pipeline, 2000)
+        assert thief.poll(100) == 0
 
 
 def test_a_worker_that_was_revoked_is_out() -> None:
@@ -237,6 +239,8 @@ def test_outcomes_of_a_worker_that_makes_them_up_do_no_harm(pipes: Pipes, pipeli
                 head = bytearray(good[0])
                 head[rng.randrange(len(head))] = rng.randrange(256)
                 sink.send_multipart([bytes(head), *good[1:]])
+            mine = codec.yielded(admit.pipeline, [Part(0, 0, 1, failed=False, payload=b"x")]).mail()
+            sink.send_multipart([mine[0], *mine[1:-1]])  # a frame that it names is missing
             sink.send_multipart([b""])
             sink.send_multipart(codec.simple(enter()).mail())
             works(pipeline)

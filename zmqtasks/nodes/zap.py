@@ -25,7 +25,7 @@ from zmqtasks.keys import Key, KeyStore
 __all__ = ["Authenticator", "User", "keypair", "role_and_name", "secure_client", "secure_server", "user_of"]
 
 DOMAIN = b"zmqtasks"
-WORKERS = b"zmqtasks.workers"  # the domain of sockets that are for workers alone: nothing that comes there has a role
+WORKERS = b"zmqtasks.workers"  # the domain of sockets that are for workers alone
 ENDPOINT = "inproc://zeromq.zap.01"  # where libzmq asks
 LOOK_S = 0.5  # how often the store is looked at, at most: a revoked key is cut off within a second
 HANDSHAKE_MS_MAX = 3000
@@ -142,7 +142,8 @@ def secure_server(
 ) -> None:
     """Let only those in whom the context's `Authenticator` admits; before `bind`.
 
-    `domain`: `WORKERS` if only those. The keys are `KeyStore.server()`'s. A peer is cut off if its frame is larger than `frame_bytes_max`.
+    `domain`: `WORKERS` if only those. The keys are `KeyStore.server()`'s. A peer is cut off if its frame is larger than
+    `frame_bytes_max`.
     """
     socket.set(zmq.CURVE_SERVER, 1)
     _set_keys(socket, public, secret)
