@@ -47,6 +47,7 @@ class Shift(Household):
         self._new = 0  # items that were read since the last turn
         self._pace = Pace()
         self._paces: list[tuple[int, int, float]] = []  # what the ventilator has not heard of it
+        self._leaves = self._let_go = False  # it takes nothing more; it has closed its end of the pipe
         self._quiet_at: float | None = None  # all is read until then, and what has not started given back
         dealer.send(codec.simple(Slots(plan.slots)))
 
@@ -61,11 +62,11 @@ class Shift(Household):
     def has_mail(self) -> bool:
         """Whether there is something to be read, and room for it; or outcomes can go out."""
         # Both are asked whatever comes of it: a socket that is not would signal the same thing again and again.
-        has_come, can_go = self._tasks.has_mail(), self._outcomes.takes_mail()
+        has_come, can_go = not self._let_go and self._tasks.has_mail(), self._outcomes.takes_mail()
         return can_go if self._unsent else has_come and self._has_room()
 
     def _has_room(self) -> bool:
-        if self._unsent:
+        if self._unsent or self._let_go:
             return False
         items = self.node.machine.ledger.pending + self._new
         if items < self.slots or self._quiet_at is not None:
@@ -86,7 +87,7 @@ class Shift(Household):
                 self._new += task.count
             self.node.receive(ABOVE, run, now)
             self._claims.append(run.first)
-            if self._quiet_at is not None:
+            if self._quiet_at is not None and not self._leaves:
                 self._quiet_at = now + QUIET_S
 
     def turn(self, now: float) -> float:
@@ -99,6 +100,10 @@ class Shift(Household):
             self._claims, self._paces = [], []
         if self._quiet_at is not None and now >= self._quiet_at:
             self._quiet_at = None
+            if self._leaves and not self._let_go:  # or what is given back might come by this way again
+                self._let_go = True
+                self._loop.unwatch(self._tasks)
+                self._tasks.close(0)
             self.node.receive(ABOVE, Recall(), now)
         deadline = super().turn(now)
         self._new = 0
@@ -150,8 +155,9 @@ class Shift(Household):
             self._quiet_at = now + QUIET_S
 
     def leave(self, now: float) -> None:
-        """Finish what runs, give back the rest, and whatever still comes."""
+        """Finish what runs, give back the rest, and let go of the pipe; the ventilator finds what is lost in it."""
         super().leave(now)
+        self._leaves = True
         self._quiet_at = now + QUIET_S
 
     @property
@@ -162,7 +168,8 @@ class Shift(Household):
     def close(self) -> None:
         """End the children, whatever they run; what is finished still goes to the sink."""
         super().close()
-        for mailbox, linger_ms in ((self._tasks, 0), (self._outcomes, LINGER_MS)):
+        open_ = [] if self._let_go else [(self._tasks, 0)]
+        for mailbox, linger_ms in (*open_, (self._outcomes, LINGER_MS)):
             self._loop.unwatch(mailbox)
             mailbox.close(linger_ms)
 
