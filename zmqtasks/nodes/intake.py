@@ -73,6 +73,7 @@ class OwnIntake:
         self.known = Ranges()
         self._pipeline = pipeline
         self._gathering = Gathering(window, accept)
+        self._sockets = sockets
         self._mailbox = Mailbox(sockets.bind(zmq.PULL, sockets.beside("outcomes")))
         self.address = endpoint(self._mailbox.socket)
         loop.watch(self._mailbox)
@@ -87,10 +88,19 @@ class OwnIntake:
             if (mail := self._mailbox.receive()) is None:
                 break
             message = mail.message
-            if message is None or type(message.head) is not wire.Yield:
+            if (
+                message is None
+                or type(message.head) is not wire.Yield
+                or not self._sockets.admits(mail.frame)
+            ):
                 continue
             if message.head.pipeline == self._pipeline:
-                for part in codec.yielded_parts(message):
+                try:
+                    parts: list[Part] = codec.yielded_parts(message)
+                except Exception:  # noqa: BLE001 - whatever somebody with a key makes up
+                    _log.exception("outcomes make no sense: they are not heard")
+                    continue
+                for part in parts:
                     self._gathering.take(part.ordinal & BASE_MASK, part)
         return False
 

@@ -83,7 +83,9 @@ class SinkNode:
                 for _ in range(MAIL_MAX):
                     if (mail := self._outcomes.receive()) is None:
                         break
-                    if mail.message is not None and type(mail.message.head) is wire.Yield:
+                    if mail.message is None or type(mail.message.head) is not wire.Yield:
+                        continue
+                    if self._sockets.admits(mail.frame):
                         self._yielded(mail.message)
                 self._tell()
         finally:

@@ -8,7 +8,7 @@ import re
 import zmq
 
 from zmqtasks.keys import KeyStore, is_ipv6, is_on_this_machine, require_safe_bind
-from zmqtasks.nodes.zap import Authenticator, keypair, secure_server
+from zmqtasks.nodes.zap import DOMAIN, WORKERS, Authenticator, keypair, secure_server, user_of
 
 SILENCE_S = 5.0  # after which a connection counts as gone
 LINGER_MS = 500
@@ -57,12 +57,20 @@ class Sockets:
         socket.set(zmq.HEARTBEAT_TIMEOUT, int(SILENCE_S * 1000))
         socket.set(zmq.BACKLOG, 1024)
         if self._is_secure:
-            secure_server(socket, *self._store.server())
+            domain = DOMAIN if kind == zmq.ROUTER else WORKERS
+            secure_server(socket, *self._store.server(), domain=domain)
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
             raise OSError(error.errno, zmq.strerror(error.errno or 0), address) from None
         return socket
+
+    def admits(self, frame: zmq.Frame) -> bool:
+        """Whether the key that this came with has not been revoked meanwhile."""
+        if self.authenticator is None:
+            return True
+        user = user_of(frame)
+        return user is not None and self.authenticator.is_authorized(":".join(user))
 
     def beside(self, name: str) -> str:
         """An address for one more socket, on the interface or in the folder of the first."""

@@ -76,11 +76,13 @@ class Worker:
                 if news == "up":
                     self._enter()
                 elif news == "down":
-                    self._say(f"the connection to {self._dealer.address} is lost: trying again")
+                    reason = self._hear(now)  # its last word may have come together with this
+                    if not (reason or self._stops):
+                        self._say(f"the connection to {self._dealer.address} is lost: trying again")
                     self._dealer.disconnect()  # at once: left alone it would connect by itself
                     self._end_stay()
                     retry_at = now + RETRY_S
-                reason = self._dealer.refused or self._hear(now)
+                reason = reason or self._dealer.refused or self._hear(now)
                 if not reason and self._stay is not None:
                     reason = self._stay.trouble
                     if self._plan.burst and self._stay.has_nothing_to_do(now):

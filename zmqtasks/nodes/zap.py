@@ -25,6 +25,7 @@ from zmqtasks.keys import Key, KeyStore
 __all__ = ["Authenticator", "User", "keypair", "role_and_name", "secure_client", "secure_server", "user_of"]
 
 DOMAIN = b"zmqtasks"
+WORKERS = b"zmqtasks.workers"  # the domain of sockets that are for workers alone
 ENDPOINT = "inproc://zeromq.zap.01"  # where libzmq asks
 LOOK_S = 0.5  # how often the store is looked at, at most: a revoked key is cut off within a second
 HANDSHAKE_MS_MAX = 3000
@@ -117,8 +118,10 @@ class Authenticator:
         """The answer to version, number, domain, address, routing id, mechanism, credentials."""
         number, user = (asked[1] if len(asked) > 1 else b""), None
         match asked:
-            case [b"1.0", _, domain, _, _, b"CURVE", public] if domain == DOMAIN and len(public) == 32:
+            case [b"1.0", _, domain, _, _, b"CURVE", public] if len(public) == 32:
                 user = self._users.get(z85.encode(public).decode())
+                if domain != DOMAIN and not (domain == WORKERS and (user or "").startswith("worker:")):
+                    user = None
         if user is None:
             return [b"1.0", number, b"400", b"not admitted", b"", b""]
         return [b"1.0", number, b"200", b"OK", user.encode(), b""]
@@ -130,15 +133,21 @@ def keypair() -> tuple[bytes, bytes]:
 
 
 def secure_server(
-    socket: zmq.Socket[bytes], public: str, secret: str, *, frame_bytes_max: int = FRAME_BYTES_MAX
+    socket: zmq.Socket[bytes],
+    public: str,
+    secret: str,
+    *,
+    frame_bytes_max: int = FRAME_BYTES_MAX,
+    domain: bytes = DOMAIN,
 ) -> None:
     """Let only those in whom the context's `Authenticator` admits; before `bind`.
 
-    The keys are `KeyStore.server()`'s. A peer is cut off if its frame is larger than `frame_bytes_max`.
+    `domain`: `WORKERS` if only those. The keys are `KeyStore.server()`'s. A peer is cut off if its frame is larger than
+    `frame_bytes_max`.
     """
     socket.set(zmq.CURVE_SERVER, 1)
     _set_keys(socket, public, secret)
-    socket.set(zmq.ZAP_DOMAIN, DOMAIN)
+    socket.set(zmq.ZAP_DOMAIN, domain)
     socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # with nobody to ask: refuse
     _set_limits(socket, frame_bytes_max)
 
