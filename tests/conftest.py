@@ -23,6 +23,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from zmqtasks.nodes.cpus import cpus
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -128,6 +130,20 @@ def assert_nothing_more_than(before: Belongings) -> None:
         tick.wait(0.01)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: three for two CPUs, for tests of processes wait as often as they work."""
+    return max(2, cpus() * 3 // 2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each worker has neighbours, which share a module's client or broker; at the end it takes over from others."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _plain_environment() -> Iterator[None]:
     """Tests do not see the caller's own zmqtasks settings."""
@@ -163,8 +179,11 @@ def _module_leaves_nothing() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _leaves_nothing(_module_leaves_nothing: None) -> Iterator[None]:
     """After each test: no child, no thread of ours, no descriptor more than before it."""
+    from zmqtasks import files
+
     before = Belongings.now()
     yield
+    files.close_kept()  # those of clients that other tests use too
     assert_nothing_more_than(before)
 
 
@@ -203,6 +222,8 @@ def open_client(
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out with a broker what is marked to be about the embedded topology, and the other way round."""
+    if odd := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"an address is another in each process, and so is the id of {odd[0]}")
     out = []
     for item in items:
         topology = item.callspec.params.get("open_client") if hasattr(item, "callspec") else None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import builtins
 import importlib
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 from sim import Core
@@ -21,10 +22,12 @@ MODULES = (
     "queue",
     "join",
     "starts",
+    "attempts",
     "ledger",
     "retry",
     "limits",
     "cancels",
+    "losses",
     "waits",
     "deal",
     "dispatch",
@@ -67,15 +70,21 @@ BUGS = {
         "self.hand[front.ordinal, 0] = front",
     ),
     "the first in hand is blamed for a crash, not the one that ran": Bug(
-        "dispatch", "task = peer.hand.get(message.ordinal)\n", "task = next(iter(peer.hand.values()), None)\n"
+        "losses", "if each.ordinal == ordinal)", "if ordinal >= 0)"
     ),
     "all in hand are blamed for a crash": Bug(
-        "dispatch",
-        "            culprit.deliveries += 1\n",
-        "            for each in back:\n                each.deliveries += 1\n",
+        "losses",
+        "        culprit.deliveries += 1\n",
+        "        for each in back:\n            each.deliveries += 1\n",
     ),
     "the first item of a span is blamed for a crash": Bug(
-        "dispatch", "if 0 < message.item - task.offset < task.count:", "if message.item < 0:"
+        "losses", "if item > task.offset else []", "if item < 0 else []"
+    ),
+    "what comes back from a hand has begun": Bug(
+        "dispatch", "                task.attempt -= 1  # it has not begun\n", ""
+    ),
+    "what was lost in a hand has begun": Bug(
+        "losses", "                task.attempt -= 1\n", "                pass\n"
     ),
     "a recall is asked for twice": Bug("deal", "if peer.asked or peer.barren or", "if peer.barren or"),
     "a recall is repeated though the last brought nothing": Bug(
@@ -85,7 +94,7 @@ BUGS = {
         "ledger", "            if task.state == QUEUED:\n                ready.forget(task)\n", ""
     ),
     "one delivery too many": Bug(
-        "dispatch",
+        "losses",
         "culprit.deliveries >= culprit.options.max_deliveries",
         "culprit.deliveries > culprit.options.max_deliveries",
     ),
@@ -158,8 +167,8 @@ BUGS = {
     ),
     "a cancel is never answered once its peer is lost": Bug(
         "dispatch",
-        "        self.ledger.deliver(work, now)\n        self._cancels.ask_again(peer, now)\n",
-        "        self.ledger.deliver(work, now)\n",
+        "        self._losses.settle(peer, message, now)\n        self._cancels.ask_again(peer, now)\n",
+        "        self._losses.settle(peer, message, now)\n",
     ),
     "a cancel by force hits whatever runs": Bug(
         "cancels", "        elif peer.items > 1:\n", "        elif peer.items > 99:\n"
@@ -247,11 +256,11 @@ BUGS = {
         "self.looks.get(peer.id, now + shortest)",
     ),
     "who was ended for its limit is taken for lost": Bug(
-        "dispatch", "elif peer.doomed == (message.ordinal, message.item):", "elif peer.doomed is None:"
+        "losses", "elif peer.doomed == lease:", "elif peer.doomed is None:"
     ),
     "whoever is lost is taken for over its limit": Bug(
-        "dispatch",
-        "elif peer.doomed == (message.ordinal, message.item):",
+        "losses",
+        "elif peer.doomed == lease:",
         "elif culprit.options.time_limit:",
     ),
     "a peer that was not ended after all gets no more": Bug(
@@ -306,11 +315,6 @@ NODE_BUGS = {
     ),
     "a countdown runs again in the node": Bug(
         "node", "if task.options.countdown:  # it is over", "if task.options.countdown > 9:"
-    ),
-    "a recall is answered before the workers have": Bug(
-        "node",
-        "until, complete = self._recalled_until, not self.machine.is_asking()",
-        "until, complete = self._recalled_until, True",
     ),
     "a worker that does not answer is waited for": Bug("node", "now + RECALL_S", "now + 900"),
     "a recall without anything to return is not answered": Bug(
@@ -394,10 +398,12 @@ NODE_BUGS = {
     "new lanes are not heard of": Bug(
         "dispatch", "            self.peers[peer].lanes = message.lanes", "            pass"
     ),
-    "a silent node is blamed": Bug(
-        "dispatch",
-        'silence_s:g} s"), now)',
-        'silence_s:g} s", min([k for k in peer.hand if type(k) is int], default=-1)), now)',
+    "all that a lost node had in hand is blamed": Bug(
+        "losses", "in peer.running if", "in [(each.ordinal, each.offset) for each in back] if"
+    ),
+    "nobody is blamed for the loss of a node": Bug("losses", "in peer.running if", "in [] if"),
+    "what has begun on a node is not spoken of": Bug(
+        "node", "if begun := self._begun():", "if begun := None:"
     ),
     "who is given up is not told": Bug(
         "dispatch", "            self._sends.append(End(peer.id))\n", "            pass\n"
@@ -405,14 +411,25 @@ NODE_BUGS = {
 }
 
 
+@cache
+def _compiled(short: str, source: str) -> CodeType:
+    return compile(source, f"{short}.py, changed", "exec")
+
+
 def plant(bug: Bug | None) -> Core:
     """The machines with `bug` in them, or without any, from modules of their own."""
+    made = changed(bug, MODULES)
+    return Core(made["dispatch"].Dispatcher, made["node"].Node, vars(made["waits"]))
+
+
+def changed(bug: Bug | None, modules: tuple[str, ...]) -> dict[str, ModuleType]:
+    """These `modules` of the core, in the order of their imports, made anew with `bug` in them."""
     made: dict[str, ModuleType] = {}
 
     def import_own(name: str, *args: Any) -> Any:
         return made[name] if name in made else builtins.__import__(name, *args)
 
-    for short in MODULES:
+    for short in modules:
         name = f"{CORE}.{short}"
         origin = importlib.import_module(name).__file__
         assert origin is not None
@@ -423,6 +440,6 @@ def plant(bug: Bug | None) -> Core:
             source = source.replace(bug.old, bug.new)
         module = ModuleType(name)
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": import_own}
-        exec(compile(source, f"{short}.py, changed", "exec"), module.__dict__)
+        exec(_compiled(short, source), module.__dict__)
         made[name] = module
-    return Core(made[f"{CORE}.dispatch"].Dispatcher, made[f"{CORE}.node"].Node, vars(made[f"{CORE}.waits"]))
+    return {short: made[f"{CORE}.{short}"] for short in modules}

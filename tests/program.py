@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import re
 import signal
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from conftest import python_environment, until
+
+from zmqtasks.cli import main
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -131,6 +135,14 @@ class World:
         """Run the program to its end: exit code, output, errors."""
         program = self.start(*arguments, **environment)
         return program.wait(), program.out, program.err
+
+    def seen(self, *arguments: str) -> Any:
+        """What a command that only looks says in JSON, run in this process: it is asked often, and soon answered."""
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+            patch.setenv("ZMQTASKS_KEYS", self.environment["ZMQTASKS_KEYS"])
+            patch.chdir(self.folder)
+            assert main([*arguments, "--json"]) == 0
+        return json.loads(out.getvalue())
 
     def broker(self, *arguments: str, bind: str = "tcp://127.0.0.1:*") -> tuple[Program, str]:
         """Start a broker; it, and where it listens."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,8 +17,9 @@ from gate import Gate, wait_at, work
 
 from zmqtasks import codec, visit, wire
 from zmqtasks.keys import Key, KeyStore, load
-from zmqtasks.messages import Beat, Done, Part, Returned, Task
+from zmqtasks.messages import Beat, Done, Ended, Part, Returned, Task
 from zmqtasks.nodes.zap import keypair, secure_client
+from zmqtasks.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,6 +215,58 @@ def messages() -> list[bytes]:
         codec.simple(enter("client", session="again")),
     ]
     return [message.mail()[0] for message in heads]
+
+
+def asked(id_: int, fn: int = 1, payload: Any = b"x", options: Options | None = None) -> wire.Asked:
+    return wire.Asked([wire.Single(fn, id_, payload, 0, 0, 0, [], options)], {}, [(1, "f", b"c")], [], [])
+
+
+OWN = -1  # the first id of whoever says it
+
+WRONG: dict[str, tuple[str, Any]] = {
+    "an unknown function": ("client", asked(OWN, fn=7)),
+    "no payload": ("client", asked(OWN, payload=None)),
+    "a priority out of range": ("client", asked(OWN, options=Options(priority=99))),
+    "a buffer that never came": ("client", asked(OWN, payload=[b"s", [[2, 5, b"nope", False, 0]]])),
+    "another's id": ("client", asked(1)),
+    "no slots": ("worker", wire.Room(0)),
+    "an end that is none": ("worker", wire.Stops([Ended(0, 0, 1, 1, "x")])),
+    "no tasks in some time": ("worker", wire.Outcomes(0, [], [], [], [(1, 0, 1.0)])),
+    "endless time": ("worker", wire.Outcomes(0, [], [], [], [(1, 1, float("inf"))])),
+    "a value that is text": ("worker", wire.Outcomes(0, ["x"], [], [], [])),
+    "fewer deaths than none": ("worker", wire.Rest([], [(0, 0, -1)])),
+    "an outcome of a client's": ("client", wire.Outcomes(0, [b"x"], [], [], [])),
+    "progress of a client's": ("client", wire.Progress(1, 1.0, None, "", {})),
+    "a client's answer to a cancel": ("client", wire.CancelAnswer(1, 1, cancelled=True)),
+    "a client's report": ("client", visit.Report(1, 5)),
+    "a worker's confirmation": ("worker", visit.Got(1)),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_cannot_be_is_refused_and_stops_nobody(fleet: Fleet, good: Client, what: str) -> None:
+    role, head = WRONG[what]
+    with admitted(fleet, role, enter(role, session="w", slots=int(role == "worker"))) as (dealer, welcome):
+        assert isinstance(welcome, visit.Welcome)
+        if isinstance(head, wire.Asked) and head.tasks[0].id == OWN:
+            head.tasks[0].id = (welcome.first << 36) + 5
+        say(dealer, head)
+        while not isinstance(heard := hear(dealer), visit.Refused):
+            assert isinstance(heard, wire.Room)
+        assert not heard.reason.startswith("this key")
+        assert good.submit(abs, -1).result(20) == 1
+
+
+def test_two_keys_with_one_word_for_their_sessions(fleet: Fleet, good: Client) -> None:
+    about = enter("client", session="same")
+    with admitted(fleet, "client", about) as (one, first), admitted(fleet, "client", about) as (two, second):
+        assert first.first != second.first
+        say(one, wire.Signal("bye"))
+        say(two, wire.Signal("bye"))
+        until(lambda: good.inspect.status()["clients"] == 1)
+        end = monotonic() + 1.5  # the broker looks each second which sessions are over
+        while monotonic() < end:
+            assert good.submit(abs, -1).result(20) == 1
 
 
 @pytest.mark.parametrize("role", ["client", "worker"])

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from conftest import RunPython, has_ended, until
 from fleet import Fleet
-from gate import Gate, wait_at
+from gate import Gate, note, wait_at
 from proxy import Proxy
 
 import zmqtasks.nodes.remote
@@ -76,19 +76,46 @@ def test_another_client_gets_an_outcome_by_its_id(cluster: Cluster, client: Clie
         with pytest.raises(TimeoutError):
             other.result(future.id, timeout=0.05)
         values: list[Any] = []
-        waiting = [
-            threading.Thread(target=lambda id_=id_: values.append(other.result(id_, 20)))
-            for id_ in (future.id, many[3].id)
-        ]
+
+        def ask(id_: str) -> None:
+            try:
+                values.append(other.result(id_, 20))
+            except ZeroDivisionError as error:
+                values.append(type(error))
+
+        waiting = [threading.Thread(target=ask, args=(each.id,)) for each in (future, many[3], failing)]
         for thread in waiting:
             thread.start()
-        until(gate.arrived)
+        # Once who submitted has an outcome, the broker may forget it: the questions are there before.
+        until(lambda: len(other._host.line.questions.unanswered()) == len(waiting))
+        other.inspect.status()  # it is asked after them, and answered in that order
         gate.open()
         for thread in waiting:
             thread.join()
-        assert sorted(values, key=str) == [3, [1, 2]]
-        with pytest.raises(ZeroDivisionError):
-            other.result(failing.id)
+        assert sorted(values, key=str) == [3, ZeroDivisionError, [1, 2]]
+
+
+def test_another_client_gets_the_outcome_of_what_a_task_has_submitted(
+    cluster: Cluster, client: Client, gate: Gate
+) -> None:
+    def outer(path: str) -> Any:
+        inner = current().client.submit(wait_at, path, 5)
+        inner.accepted()
+        note(f"{path}.log", inner.id)
+        return inner.result()
+
+    future = client.submit(outer, gate.path)
+    id_ = until(lambda: [mark for mark in gate.arrived() if "-" in mark])[0]
+    with cluster.client() as other:
+        values: list[Any] = []
+        thread = threading.Thread(target=lambda: values.append(other.result(id_, 20)))
+        thread.start()
+        until(other._host.line.questions.unanswered)
+        other.inspect.status()  # which goes after it
+        gate.open()
+        thread.join()
+    assert values == [5]
+    assert future.result(20) == 5
 
 
 def test_an_id_that_nobody_submitted_is_unknown(cluster: Cluster, client: Client) -> None:
@@ -313,6 +340,19 @@ def test_ctrl_c_ends_the_wait(cluster: Cluster, client: Client, tmp_path: Path) 
         client.result(id_, timeout=5)
 
 
+def test_the_last_words_of_who_is_gone_count() -> None:
+    with Fleet() as fleet:
+        client, other = fleet.client(), fleet.client()
+        for _ in range(5):
+            late = client.options(countdown=3600).submit(abs, -41)
+            assert late.accepted(20)
+            fleet.broker.signal(signal.SIGSTOP)  # it finds what was said and the end of who said it together
+            client._host.close(wait=True, cancel=True, kill=True)
+            fleet.broker.signal(signal.SIGCONT)
+            until(lambda: other.inspect.status()["tasks"]["SCHEDULED"] == 0)
+            client = fleet.client()
+
+
 # ---- connections -------------------------------------------------------------------------------------------------
 
 
@@ -369,8 +409,10 @@ def test_a_frozen_connection_goes_on_when_it_thaws(gate: Gate) -> None:
         futures = [client.submit(abs, -number) for number in range(100)]
         assert not client.flush(0.1)
         assert not futures[0].accepted(0)
+        began = monotonic()
         with pytest.raises(TimeoutError):
             futures[0].result(0.1)
+        assert monotonic() - began < 5  # the error's text asks the broker, and does not wait for it
         proxy.thaw()
         assert client.gather(futures) == list(range(100))
         assert client.flush(10)
@@ -411,10 +453,10 @@ def test_closing_takes_no_time_where_the_broker_is_gone() -> None:
         fleet.broker.wait()
         began = monotonic()
         idle.close()
-        assert monotonic() - began < 1.5
+        assert monotonic() - began < 3
         with pytest.raises(KeyboardInterrupt), busy:
             raise KeyboardInterrupt
-        assert monotonic() - began < 4
+        assert monotonic() - began < 6
 
 
 def admitted(fleet: Fleet, key: Path) -> Client | None:
@@ -498,6 +540,45 @@ def test_a_full_queue_makes_who_submits_wait(gate: Gate) -> None:
         assert client.gather(first) == [0, 1]
         assert client.gather(submitted[:5000]) == list(range(5000))
         client.shutdown(wait=False, cancel_futures=True)
+
+
+def test_what_waits_for_room_is_cancelled_and_asked_for_like_the_rest(gate: Gate) -> None:
+    with Fleet(nodes=1, slots=1, queue_max=10) as fleet:
+        client = fleet.client()
+        futures = []
+        for number in range(30):  # a message each
+            futures.append(client.submit(wait_at, gate.path, number))
+            client.flush(0.01)
+        assert not client.flush(0.05), "there is no room for all"
+        assert futures[-1].cancel()
+        assert futures[-1].cancelled()
+        with fleet.client() as other, pytest.raises(TimeoutError):
+            other.result(futures[-2].id, timeout=0)  # known, and not ended
+        until(gate.arrived)
+        client.shutdown(wait=False, cancel_futures=True)
+        until(lambda: sum(future.cancelled() for future in futures) == 29)
+        gate.open()
+        assert futures[0].result(20) == 0
+
+
+def test_a_buffer_is_let_go_of_while_its_tasks_wait_for_room(gate: Gate) -> None:
+    with Fleet(nodes=1, slots=1, queue_max=2) as fleet:
+        client = fleet.client()
+        first = [client.submit(wait_at, gate.path, number) for number in range(2)]
+        client.flush()
+        table = client.scatter(bytes(3 * MB))
+        futures = []
+        for _ in range(3):  # the first brings the buffer, the others name it
+            futures.append(client.submit(len, table))
+            assert not client.flush(0.02)
+        del table
+        client._host.shelf.clear()
+        client._host.shelf.gone.extend(client._host.line._known)  # as if nothing here held it any more
+        late = client.submit(abs, -1)  # along with it goes what is gone
+        until(lambda: not client._host.line._known)
+        gate.open()
+        assert [future.result(20) for future in futures] == [3 * MB] * 3
+        assert client.gather([*first, late]) == [0, 1, 1]
 
 
 def test_blobs_are_let_go_of_everywhere() -> None:

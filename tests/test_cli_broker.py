@@ -20,6 +20,13 @@ from zmqtasks.cli.options import bind_address
 pytestmark = pytest.mark.timeout(90)
 
 
+def jobs_begins(folder: str) -> int:
+    import jobs
+
+    jobs.begins(folder)
+    return 1
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """Yield a machine whose processes end with the test."""
@@ -79,6 +86,31 @@ def test_what_bounds_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [future.cancel() for future in futures[:2]] == [True, True]
 
 
+def has_ipv6() -> bool:
+    """Whether this machine has ::1."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+def test_addresses_of_ipv6(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZMQTASKS_KEYS", str(world.keys))
+    broker = world.start("broker", "--bind", "tcp://[::1]:*", "--bind", "tcp://127.0.0.1:*")
+    six, four = broker.says(LISTENS)[1].split(", ")
+    assert re.fullmatch(r"tcp://\[::1\]:\d+", six)
+    assert re.fullmatch(r"tcp://127\.0\.0\.1:\d+", four)
+    world.worker(six)
+    for address in (six, four):
+        with Client(address) as client:
+            assert client.submit(int, "7").result(30) == 7
+    assert world.ended("status", "--broker", six)[0] == 0
+    code, _, err = world.ended("broker", "--bind", six)
+    assert (code, f"{six} is in use by process {broker.pid}" in err) == (4, True)
+
+
 # ---- stopping ---------------------------------------------------------------------------------------------------
 
 
@@ -88,6 +120,7 @@ def test_with_nothing_to_do_it_ends_at_once(world: World, number: int, code: int
     broker.signal(number)
     assert broker.wait() == code
     assert "the broker ends when no task is left" in broker.err
+    assert "the broker waits for nothing\n" in broker.err
     assert "Traceback" not in broker.err
 
 
@@ -96,9 +129,27 @@ def test_it_waits_for_tasks_and_not_when_told_twice(world: World) -> None:
     assert world.ended("submit", "jobs:add", "1", ZMQTASKS_BROKER=address)[0] == 0
     broker.signal(signal.SIGTERM)
     broker.says("SIGTERM: the broker ends when no task is left, in 30 s at the latest; a second one")
+    broker.says("the broker waits for tasks \\(1 QUEUED\\)\n")
     assert world.ended("list", "--json", "--broker", address)[0] == 0, "it is still there"
     broker.signal(signal.SIGTERM)
     assert broker.wait() == 143
+
+
+def test_it_says_once_what_it_waits_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZMQTASKS_KEYS", str(world.keys))
+    broker, address = world.broker()
+    world.worker(address, "-c", "1")
+    with Client(address) as client:
+        running = client.submit(jobs_begins, str(world.folder))
+        world.begun()
+        client.submit(abs, running)
+        client.options(countdown=0.5).submit(abs, 1)
+        client.flush()
+        broker.signal(signal.SIGTERM)
+        broker.says("the broker waits for tasks \\(1 RUNNING, 1 WAITING, 1 SCHEDULED\\)\n")
+        (world.folder / "end").touch()
+        assert broker.wait() == 143
+    assert broker.err.count("the broker waits for") == 1
 
 
 def test_it_waits_for_tasks_until_they_are_done(world: World) -> None:
@@ -120,6 +171,7 @@ def test_it_does_not_wait_for_ever(world: World) -> None:
 
 def test_it_prints_its_stacks_and_goes_on(world: World) -> None:
     broker, address = world.broker()
+    assert world.ended("status", "--broker", address)[0] == 69  # it serves, and no longer only says so
     broker.signal(signal.SIGUSR1)
     broker.says(r'File ".*broker\.py", line \d+ in run')
     assert world.ended("status", "--broker", address)[0] == 69

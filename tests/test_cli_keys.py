@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import stat
 from pathlib import Path
@@ -54,6 +56,42 @@ def test_init_makes_keys_and_says_what_goes_where(store: KeyStore, capsys: Captu
     for role in ("client", "worker"):
         assert load(str(store.path(role)), role, keypair).server == store.server()[0]
     assert {stat.S_IMODE(path.stat().st_mode) for path in store.folder.iterdir()} == {0o600}
+
+
+def out_of_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ("os.fsync", "No space left on device"),
+        ("os.open", "No space left on device"),
+        ("", "Not a directory"),
+    ],
+)
+@pytest.mark.parametrize("command", [["keys", "init"], ["broker", "--bind", "tcp://127.0.0.1:*"]], ids=str)
+def test_where_no_keys_can_be_kept_that_is_said_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    command: list[str],
+    call: str,
+    reason: str,
+) -> None:
+    monkeypatch.setenv("ZMQTASKS_DEBUG", "0")
+    folder = tmp_path / "keys"
+    if call:
+        monkeypatch.setattr(call, out_of_space)
+    else:
+        (tmp_path / "file").touch()
+        folder = tmp_path / "file" / "keys"
+        monkeypatch.setenv("ZMQTASKS_KEYS", str(folder))
+    assert main(command) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err == f"zmqtasks: cannot keep keys in {folder}: {reason} (see ZMQTASKS_KEYS)\n"
+    assert not list(tmp_path.glob("keys/*.key")), "nothing half made"
 
 
 def test_init_twice_changes_nothing_and_says_so(store: KeyStore, capsys: Captured) -> None:

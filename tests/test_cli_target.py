@@ -268,6 +268,7 @@ def test_an_argument_is_json_where_it_is_json(text: str, value: Any) -> None:
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda below: st.lists(below) | st.dictionaries(st.text(), below),
+    max_leaves=20,
 )
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import until
+from gate import Gate, wait_at
 from program import World
 from terminal import COLUMNS, on_a_terminal
 
+from zmqtasks import Client
 from zmqtasks.cli import main
 from zmqtasks.cli.output import size
 from zmqtasks.keys import KeyStore
@@ -35,6 +37,12 @@ def world(tmp_path_factory: pytest.TempPathFactory, _module_leaves_nothing: None
         world.crew = psutil.Process(world.worker(address, "-c", "2", "--name", "lab7", "-X", "nobody").pid)
         until(lambda: is_complete(world), within_s=30)
         yield world
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    with Gate(tmp_path) as gate:
+        yield gate
 
 
 def is_complete(world: World) -> bool:
@@ -123,6 +131,37 @@ def test_a_task_that_fails(capsys: Captured, world: World) -> None:
         main(["result", found[1], "--debug"])
 
 
+def test_why_a_task_has_failed_is_explained(capsys: Captured, world: World) -> None:
+    task = said(capsys, "submit", "jobs:fails", "a b").strip()
+    said(capsys, "result", task, "--wait", code=1)
+    shown = said(capsys, "explain", task)
+    assert re.search(r"^State: +FAILED$", shown, re.MULTILINE)
+    assert re.search(rf"^Error: +ValueError: a b \({world.folder}/jobs\.py:\d+\)$", shown, re.MULTILINE)
+    found = json.loads(said(capsys, "explain", task, "--json"))
+    assert (found["error"]["type"], found["error"]["message"]) == ("ValueError", "a b")
+    assert "raise ValueError(text)" in found["error"]["traceback"]
+
+
+def test_why_a_task_has_never_run_is_explained(capsys: Captured) -> None:
+    task = said(capsys, "submit", "jobs:add", "1", "--queue", "nobody").strip()
+    assert "Error" not in said(capsys, "explain", task)
+    assert said(capsys, "cancel", task)
+    assert re.search(r"^Error: .*cancelled before it started$", said(capsys, "explain", task), re.MULTILINE)
+    done = said(capsys, "submit", "jobs:add", "1").strip()
+    said(capsys, "result", done, "--wait")
+    assert "error" not in json.loads(said(capsys, "explain", done, "--json"))
+
+
+@pytest.mark.parametrize("digits", [4300, 4301, 20_000])
+def test_a_result_of_many_digits(capsys: Captured, digits: int) -> None:
+    task = said(capsys, "submit", "builtins:pow", "10", str(digits - 1)).strip()
+    limit = sys.get_int_max_str_digits()
+    assert said(capsys, "result", task, "--wait") == f"1{'0' * (digits - 1)}\n"
+    shown = said(capsys, "result", task, "--json")
+    assert f'"result": 1{"0" * (digits - 1)}\n' in shown
+    assert sys.get_int_max_str_digits() == limit
+
+
 def test_options_of_a_task(capsys: Captured) -> None:
     options = ("--queue", "nobody", "--priority", "9", "--name", "nine", "--tag", "a=1", "--tag", "b=2=3")
     task = said(capsys, "submit", "jobs:add", "1", *options, "--max-deliveries", "1").strip()
@@ -203,6 +242,50 @@ def test_a_task_that_has_not_ended(capsys: Captured) -> None:
     assert said(capsys, "cancel", task) == f"Cancelled {task}.\n"
     assert f"task {task} is CANCELLED: " in said(capsys, "result", task, code=1)
     assert f"task {task} is not cancelled: it is CANCELLED" in said(capsys, "cancel", task, code=1)
+
+
+def test_all_with_a_tag_are_cancelled(capsys: Captured, world: World, gate: Gate) -> None:
+    with Client(world.environment["ZMQTASKS_BROKER"]) as client:
+        tagged = client.options(tags={"customer": "7", "kind": "mail"})
+        running = [tagged.submit(wait_at, gate.path, number) for number in range(2)]
+        until(lambda: len(gate.arrived()) == 2, within_s=30)
+        behind = [tagged.submit(abs, number) for number in range(20)]
+        many = tagged.submit_many(abs, range(1000))
+        other = client.options(tags={"customer": "8", "kind": "mail"}).submit(abs, -5)
+        client.flush()
+        assert said(capsys, "cancel", "--tag", "customer=9", code=6) == (
+            "zmqtasks: no task with the tag customer=9 waits or runs\n"
+        )
+        assert main(["cancel", "--tag", "customer=7", "--tag", "kind=mail"]) == 1
+        written = capsys.readouterr()
+        assert written.out == "Cancelled 1020 tasks with customer=7,kind=mail.\n"
+        assert written.err == (
+            "zmqtasks: 2 of 1022 tasks with customer=7,kind=mail are not cancelled: they run: --terminate ends them\n"
+        )
+        assert all(future.cancelled() for future in [*behind, *many])
+        assert [future.state for future in running] == ["RUNNING", "RUNNING"]
+        found = json.loads(said(capsys, "cancel", "--tag", "customer=7", "--terminate", "--json"))
+        assert found == {"tags": {"customer": "7"}, "cancelled": 2, "left": 0}
+        until(lambda: all(future.cancelled() for future in running))
+        assert other.result(30) == 5
+        assert said(capsys, "cancel", "--tag", "customer=7", code=6)
+
+
+def test_those_of_a_map_that_run_are_ended_with_the_rest(capsys: Captured, world: World, gate: Gate) -> None:
+    with Client(world.environment["ZMQTASKS_BROKER"]) as client:
+        path = gate.path
+        many = client.options(tags={"map": "1"}).submit_many(lambda number: wait_at(path, number), range(50))
+        until(lambda: len(gate.arrived()) == 2, within_s=30)
+        assert said(capsys, "cancel", "--tag", "map=1", "--terminate") == "Cancelled 50 tasks with map=1.\n"
+        until(lambda: all(future.cancelled() for future in many))
+        assert client.submit(abs, -1).result(30) == 1
+    assert len(gate.arrived()) == 2
+
+
+def test_what_to_cancel_is_said_once(capsys: Captured) -> None:
+    for arguments in (["cancel"], ["cancel", "0-1", "--tag", "a=b"]):
+        assert "an ID or a --tag" in said(capsys, *arguments, code=2)
+    assert "is not NAME=VALUE" in said(capsys, "cancel", "--tag", "a", code=2)
 
 
 def test_who_waits_no_longer_is_told_how_to_ask_again(capsys: Captured) -> None:

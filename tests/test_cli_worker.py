@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,11 @@ def submitted(world: World, address: str, *arguments: str) -> str:
 
 
 def explained(world: World, address: str, task: str) -> dict[str, Any]:
-    code, out, err = world.ended("explain", task, "--json", "--broker", address)
-    assert code == 0, err
-    return dict(json.loads(out))
+    return dict(world.seen("explain", task, "--broker", address))
 
 
 def workers(world: World, address: str) -> list[dict[str, Any]]:
-    return list(json.loads(world.ended("status", "--json", "--broker", address)[1])["workers"])
+    return list(world.seen("status", "--broker", address)["workers"])
 
 
 # ---- CPUs -------------------------------------------------------------------------------------------------------
@@ -223,6 +222,25 @@ def test_a_warm_stop_takes_no_longer_than_it_may(world: World) -> None:
     assert explained(world, address, task)["state"] == "QUEUED"
 
 
+def test_a_warm_stop_finishes_all_that_runs_and_gives_back_all_that_waits(world: World) -> None:
+    _, address = world.broker()
+    worker = world.worker(address, "-c", "2")
+    running = [submitted(world, address, "jobs:begins", str(world.folder)) for _ in range(2)]
+    until(lambda: all(explained(world, address, task)["state"] == "RUNNING" for task in running))
+    waiting = [submitted(world, address, "jobs:add", str(number)) for number in range(3)]
+    worker.signal(signal.SIGTERM)
+    worker.says("finishes what runs")
+    world.worker(address, "-c", "1")
+    for number, task in enumerate(waiting):  # elsewhere, while what runs goes on
+        assert world.ended("result", task, "--wait", "--broker", address)[1] == f"{number + 1}\n"
+    assert [explained(world, address, task)["state"] for task in running] == ["RUNNING", "RUNNING"]
+    (world.folder / "end").touch()
+    assert worker.wait() == 143
+    for task in running:
+        ended = world.ended("result", task, "--json", "--broker", address)[1]
+        assert (json.loads(ended)["result"], json.loads(ended)["attempts"]) == ("ended", 1)
+
+
 def test_killed_it_leaves_nothing(world: World) -> None:
     worker, address, task, _ = busy(world)
     worker.signal(signal.SIGKILL)
@@ -237,6 +255,17 @@ def test_it_prints_its_stacks_and_goes_on(world: World) -> None:
     worker.signal(signal.SIGUSR1)
     worker.says(r'File ".*worker\.py", line \d+ in run')
     assert world.ended("submit", "jobs:add", "1", "--wait", "--broker", address)[1] == "2\n"
+
+
+def test_no_alarm_is_left_when_it_ends(world: World) -> None:
+    """One that rings while the interpreter ends would be its end, and its exit code."""
+    _, address = world.broker()
+    run = f"main(['worker', {address!r}, '--burst', '-c', '1'])"
+    script = (
+        f"import signal; from zmqtasks.cli import main; {run}; print(signal.getitimer(signal.ITIMER_REAL))"
+    )
+    ended = world.run(sys.executable, "-c", script)
+    assert (ended.wait(), ended.out) == (0, "(0.0, 0.0)\n")
 
 
 # ---- with no broker, or one that will not have it ---------------------------------------------------------------
@@ -272,6 +301,20 @@ def test_a_burst(world: World) -> None:
         assert world.ended("result", task, "--broker", address)[1] == f"{number + 1}\n"
 
 
+def test_a_burst_does_not_leave_what_runs(world: World) -> None:
+    _, address = world.broker()
+    task = submitted(world, address, "jobs:begins", str(world.folder))
+    worker = world.start("worker", address, "-c", "1", "--burst")
+    world.begun()
+    later = submitted(world, address, "jobs:add", "1")
+    for _ in range(3):  # each of these takes longer than a worker in a burst waits for work
+        assert explained(world, address, task)["state"] == "RUNNING"
+    (world.folder / "end").touch()
+    assert worker.wait() == 0
+    assert world.ended("result", task, "--broker", address)[1] == '"ended"\n'
+    assert world.ended("result", later, "--broker", address)[1] == "2\n"
+
+
 def test_a_burst_without_a_broker(world: World) -> None:
     code, out, err = world.ended("worker", "tcp://127.0.0.1:1", "--burst")
     assert (code, out) == (4, "")
@@ -294,9 +337,10 @@ def test_a_key_that_the_broker_does_not_know(world: World) -> None:
     complaint = (
         f"{address} answers, but not to the key in {strange}: it is another broker's, or that is no broker"
     )
+    patient = world.start("worker", address, "--key", str(strange))
     code, _, err = world.ended("worker", address, "--key", str(strange), "--burst")
     assert (code, err) == (4, f"zmqtasks: {complaint}\n")
-    world.start("worker", address, "--key", str(strange)).says(re.escape(f"INFO {complaint}: trying on"))
+    patient.says(re.escape(f"INFO {complaint}: trying on"))
 
 
 def test_a_key_that_is_revoked(world: World) -> None:

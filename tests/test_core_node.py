@@ -32,6 +32,7 @@ from zmqtasks.messages import (
     Resumed,
     Returned,
     Run,
+    Running,
     Slots,
     Submit,
     Task,
@@ -241,7 +242,7 @@ def test_without_workers_all_comes_back_at_once() -> None:
 def test_workers_are_asked_first_and_nothing_is_dealt_meanwhile() -> None:
     rig = Rig(workers=2)
     one, two, three = single(10), single(11), single(12, fn=8)
-    assert rig.hear(Run(0, [three])) == [Send(1, Run(0, [three]))]
+    assert rig.hear(Run(0, [three])) == [*up(Running([(0, 0)])), Send(1, Run(0, [three]))]
     assert rig.hear(Run(1, [one, two])) == [Send(2, Run(0, [one, two]))]
     assert rig.hear(Recall()) == [Send(2, Recall())]
     assert rig.hear(Run(3, [single(13)])) == []
@@ -289,8 +290,8 @@ def test_what_has_killed_workers_of_one_node_is_counted_on_at_the_next() -> None
     assert above.say(1, back) == [Record(DELIVERED, [task]), Send(1, Run(1, [task]))]
     assert task.deliveries == 1
     rig = Rig()
-    rig.hear(Run(1, [Task(10, 7, b"payload", task.options, deliveries=1)]))
-    assert rig.say(1, Lost("gone", ordinal=0)) == up(Ends([Ended(1, 0, 1, DEAD, "gone")]))
+    rig.hear(Run(1, [Task(10, 7, b"payload", task.options, attempt=1, deliveries=1)]))
+    assert rig.say(1, Lost("gone", ordinal=0)) == up(Ends([Ended(1, 0, 1, DEAD, "gone", 2)]))
 
 
 # ---- slots ----------------------------------------------------------------------------------------------------------
@@ -375,7 +376,9 @@ def test_outcomes_go_up_by_runs_of_ordinals_with_their_failures() -> None:
     last = Done(1, [b"y", b"f"], failed=[0], pace=[(7, 2, 0.2)])
     rig.node.receive(2, last, rig.now)
     assert rig.say(1, first) == up(
-        Done(0, [b"a", b"x", b"c"], failed=[1], pace=[(7, 5, 0.5)]), Done(4, [b"y", b"f"], failed=[0])
+        Running([(3, 0)]),  # what follows takes longer than was thought
+        Done(0, [b"a", b"x", b"c"], failed=[1], pace=[(7, 5, 0.5)]),
+        Done(4, [b"y", b"f"], failed=[0]),
     )
     assert rig.say(2, Done(0, [b"d"], pace=[(7, 1, 0.1)])) == up(Done(3, [b"d"], pace=[(7, 1, 0.1)]))
 
@@ -412,7 +415,7 @@ def test_what_a_worker_died_of_too_often_ends_here() -> None:
     rig = Rig(workers=2)
     rig.hear(Run(3, [Task(10, 8, b"items", Options(max_deliveries=1), count=2, offset=5, span=True)]))
     effects = rig.say(1, Lost("gone", ordinal=0, item=5))
-    assert effects == up(Ends([Ended(3, 5, 1, DEAD, "gone")]))
+    assert effects == up(Ends([Ended(3, 5, 1, DEAD, "gone", 1)]))
     above = broker()
     items = span(20, 2)
     above.given(items)
@@ -448,7 +451,7 @@ def test_a_cancel_by_force_ends_the_worker() -> None:
     assert rig.hear(asked(10, terminate=True)) == [Send(1, Recall())]
     assert rig.say(1, Returned([])) == [End(1)]
     assert rig.say(1, Lost("killed", ordinal=0)) == up(
-        Ends([Ended(4, 0, 1, CANCELLED, "cancelled while it was running")]),
+        Ends([Ended(4, 0, 1, CANCELLED, "cancelled while it was running", 1)]),
         Answered(10, "t", cancelled=True),
     )
 
@@ -519,7 +522,7 @@ def test_a_waiting_worker_that_is_lost_takes_its_slot_with_it() -> None:
     rig.hear(Run(0, [single(10, max_deliveries=1)]))
     rig.node.submitted([50])
     assert rig.say(1, Waiting(50)) == up(Slots(2))
-    assert rig.say(1, Lost("gone", ordinal=0)) == up(Ends([Ended(0, 0, 1, DEAD, "gone")]), Slots(1))
+    assert rig.say(1, Lost("gone", ordinal=0)) == up(Ends([Ended(0, 0, 1, DEAD, "gone", 1)]), Slots(1))
 
 
 def test_who_leaves_finishes_what_runs_and_takes_nothing_more() -> None:

@@ -347,7 +347,7 @@ class Desk:
         self.runs = runs
         self.future: zmqtasks.Future[Any] | None = None
 
-    def state(self, _id: int) -> tuple[int, int]:
+    def state(self, _id: int, _within_s: float = 0) -> tuple[int, int]:
         return (messages.LEASED, 1) if self.runs else (messages.QUEUED, 0)
 
     def cancel(self, _id: int, *, terminate: bool) -> bool:

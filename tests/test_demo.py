@@ -114,7 +114,7 @@ def test_workers_load_neither_typer_nor_rich_for_it(shared_client: Client, code:
         import sys
 
         assert "zmqtasks.cli.stdlib_report" in sys.modules
-        unwanted = {"typer", "rich", "zmqtasks.cli.demo"}
+        unwanted = {"typer", "rich", "zmqtasks.cli.demo", "zmqtasks.cli.demonstration"}
         return report.functions, sorted(unwanted & sys.modules.keys())
 
     report = shared_client.submit(analyse, code / "top.py")
@@ -176,14 +176,14 @@ def test_the_demo_on_a_terminal() -> None:
 def test_counts_that_differ_are_an_error(
     code: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from zmqtasks.cli import demo
+    from zmqtasks.cli import demonstration
 
     def lies(path: Path) -> FileReport:
         return analyse(path)._replace(lines=1)
 
-    honest = demo.Pass(merge(map(analyse, python_files(code)), code), seconds=1.0)
-    monkeypatch.setattr(demo, "analyse", lies)
-    monkeypatch.setattr(demo, "_in_one_process", lambda work: honest)
+    honest = demonstration.Pass(merge(map(analyse, python_files(code)), code), seconds=1.0)
+    monkeypatch.setattr(demonstration, "analyse", lies)
+    monkeypatch.setattr(demonstration, "_in_one_process", lambda work: honest)
     assert main(["demo", "--workers", "1", "--path", str(code)]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "counts differ: lines"
 
@@ -260,12 +260,12 @@ def test_a_directory_without_python_is_a_wrong_command(
 def test_an_error_is_one_line_and_with_debug_it_is_raised(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: Path
 ) -> None:
-    from zmqtasks.cli import demo
+    from zmqtasks.cli import demonstration
 
     def fails(work: object) -> None:
         raise OSError("first\nsecond")
 
-    monkeypatch.setattr(demo, "_in_parallel", fails)
+    monkeypatch.setattr(demonstration, "_in_parallel", fails)
     arguments = ["demo", "--path", str(code)]
     assert main(arguments) == 1
     assert capsys.readouterr().err == "zmqtasks: OSError: first second\n"

@@ -210,7 +210,6 @@ def test_the_dockerfile(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_the_dockerfile_installs_runs(tmp_path: Path) -> None:
     """Its pip line, without the network: only this package, with the tools that are here to build it."""
-    pytest.importorskip("hatchling")
     (line,) = [rest for word, rest in instructions() if word == "RUN" and rest.startswith("pip install")]
     _, _, *arguments = shlex.split(line.partition("&&")[0].replace("/src", str(ROOT)))
     offline = (

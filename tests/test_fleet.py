@@ -14,7 +14,15 @@ from fleet import Fleet
 from gate import note, work
 from proxy import Proxy
 
+from zmqtasks import current
+
 TASKS = 3000
+MB = 1 << 20
+
+
+def large(nbytes: int) -> bytes:
+    work(0.02)
+    return bytes(nbytes)
 
 
 def slow_square(number: int) -> int:
@@ -88,7 +96,48 @@ def test_a_task_that_kills_its_child_is_dead_after_its_deliveries() -> None:
         innocent = [client.submit(slow_square, number) for number in range(50)]
         assert [future.result(20) for future in innocent] == [number * number for number in range(50)]
         assert type(poison.exception(20)).__name__ == "WorkerLost"
-        assert poison.state == "DEAD"
+        assert (poison.state, poison.attempts) == ("DEAD", 2)
+
+
+def test_attempts_are_counted_where_children_die(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def dies_twice(_: int = 0) -> int:
+        note(log, current().attempt)
+        if current().attempt < 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return current().attempt
+
+    with Fleet(nodes=1, slots=1) as fleet:
+        client = fleet.client()
+        future = client.submit(dies_twice)
+        assert (future.result(20), future.attempts) == (3, 3)
+        many = client.submit_many(dies_twice, range(2))
+        assert [(each.result(20), each.attempts) for each in many] == [(3, 3), (3, 3)]
+        assert log.read_text().split() == ["1", "2", "3"] * 3
+        with fleet.client() as other:
+            plain = other.submit(slow_square, 3)
+            assert (plain.result(20), plain.attempts) == (9, 1)
+
+
+def kill_node() -> None:
+    os.kill(psutil.Process(os.getppid()).ppid(), signal.SIGKILL)
+    work(60)
+
+
+def test_a_task_that_kills_its_node_each_time_is_dead_and_alone_so() -> None:
+    with Fleet(nodes=1) as fleet:
+        client = fleet.client()
+        fleet.wait_for(client, 1)
+        assert client.submit(slow_square, 2).result(20) == 4
+        poison = client.submit(kill_node)
+        innocent = [client.submit(slow_square, number) for number in range(300)]
+        for _ in range(3):
+            assert fleet.nodes[-1].wait() == -signal.SIGKILL
+            fleet.start_node()
+        assert type(poison.exception(20)).__name__ == "WorkerLost"
+        assert (poison.state, poison.attempts) == ("DEAD", 3)
+        assert [future.result(20) for future in innocent] == [number * number for number in range(300)]
 
 
 def test_a_cut_between_node_and_broker_loses_no_task() -> None:
@@ -155,6 +204,33 @@ def test_a_client_that_is_killed_leaves_its_results(run_python: object) -> None:
             del os.environ["ZMQTASKS_KEYS"]
         assert ended.returncode == -signal.SIGKILL
         assert fleet.client().result(ended.stdout.strip(), timeout=20) == "kept"
+
+
+def test_a_broker_that_is_to_stop_waits_for_those_who_are_there(run_python: object) -> None:
+    """For a client that has outcomes to hear, and not for one that was killed and never will."""
+    with Fleet(nodes=1) as fleet:
+        client = fleet.client()
+        fleet.wait_for(client, 1)
+        os.environ["ZMQTASKS_KEYS"] = str(fleet.keys)
+        try:
+            script = (
+                "import os, signal, sys\n"
+                "from zmqtasks import Client\n"
+                "client = Client(sys.argv[1])\n"
+                "client.submit(lambda: sum(range(3_000_000)))\n"
+                "client.flush()\n"
+                "os.kill(os.getpid(), signal.SIGKILL)\n"
+            )
+            run_python("-c", script, fleet.address)  # type: ignore[operator]
+        finally:
+            del os.environ["ZMQTASKS_KEYS"]
+        until(lambda: client.inspect.status()["tasks"]["SUCCEEDED"] == 1)
+        futures = [client.submit(large, 20 * MB) for _ in range(12)]  # more than is sent unconfirmed
+        client.flush()
+        fleet.broker.signal(signal.SIGTERM)
+        assert fleet.broker.wait() == 0
+        until(lambda: client._host.line.is_in is False)
+        assert [len(future.result(20)) for future in futures] == [20 * MB] * 12
 
 
 @pytest.mark.parametrize("terminate", [False, True])

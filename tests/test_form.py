@@ -40,6 +40,7 @@ FLOORS = {
             "functions",
             "catalog",
             "blobs",
+            "files",
             "culprit",
             "visit",
             "installed",

@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_no_half_file(store: KeyStore, keypair, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UnusableKey, match="No space"):
         store.add("worker", "lab", keypair)
     assert (sorted(store.folder.iterdir()), store.entries()) == before
 

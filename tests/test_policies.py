@@ -171,7 +171,8 @@ def test_a_task_of_a_task_is_retried(client: Client, log: Path) -> None:
 
 
 def test_no_retry_after_the_deadline(client: Client, log: Path) -> None:
-    rule = Retry(99, delay=0.2, factor=1, jitter="none", deadline=0.5)
+    rule = Retry(99, delay=0.4, factor=1, jitter="none", deadline=1.0)
+    assert client.submit(abs, -1).result(30) == 1  # a worker is there, before the time runs
     assert isinstance(client.options(retry=rule).submit(failing(99, log)).exception(30), OSError)
     assert len(runs(log)) in (2, 3)
 
@@ -354,9 +355,11 @@ def test_it_is_over_within_the_bound(client: Client, log: Path) -> None:
     took = []
     for _ in range(10):
         log.write_text("")
+        submitted = monotonic()
         future = client.options(time_limit=0.05).submit(OVERRUNS["holds_the_gil"], log, "")
         assert isinstance(future.exception(30), TimeLimitExceeded)
-        took.append(monotonic() - float(runs(log)[0][1]))
+        ran = runs(log)  # on a busy machine it may be over before it says so
+        took.append(monotonic() - (float(ran[0][1]) if ran else submitted))
     assert statistics.median(took) < 0.05 + BOUND_S, took
 
 
@@ -392,7 +395,7 @@ def test_of_a_map_the_item_that_overruns_is_ended(client: Client) -> None:
         threading.Event().wait(60 if index in (3, 40) else 0.001)
         return index
 
-    futures = client.options(time_limit=timedelta(seconds=LIMIT_S)).submit_many(task, range(60))
+    futures = client.options(time_limit=timedelta(seconds=0.5)).submit_many(task, range(60))
     for index, future in enumerate(futures):
         if index in (3, 40):
             assert isinstance(future.exception(30), TimeLimitExceeded)
@@ -408,7 +411,7 @@ def test_a_limit_is_a_failure_that_may_be_retried(client: Client, log: Path, on:
             threading.Event().wait(60)
         return "value"
 
-    future = client.options(time_limit=0.1, retry=Retry(1, on=on, delay=0)).submit(task)
+    future = client.options(time_limit=0.5, retry=Retry(1, on=on, delay=0)).submit(task)
     if on is ValueError:
         assert isinstance(future.exception(30), TimeLimitExceeded)
         assert len(runs(log)) == 1
@@ -469,6 +472,7 @@ def test_what_starts_in_time_may_take_as_long_as_it_likes(client: Client) -> Non
         threading.Event().wait(0.5)
         return "value"
 
+    assert client.submit(abs, -1).result(30) == 1  # a worker is there, before the time runs
     assert client.options(expires=0.3).submit(task).result(30) == "value"
 
 

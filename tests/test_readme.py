@@ -94,7 +94,7 @@ def test_the_command_that_ci_runs_is_the_one_that_a_reader_sees(name: str) -> No
     assert "pip install" in printed.stdout
     if name == "test":
         assert re.search(
-            r"pip install (-\S+ )*'\.\[test\]' && (python -m )?pytest -n 2$", printed.stdout, re.MULTILINE
+            r"pip install (-\S+ )*'\.\[test\]' && (python -m )?pytest -n auto$", printed.stdout, re.MULTILINE
         )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
+import zmqtasks
 from zmqtasks.cli import main, streaming
 from zmqtasks.stream.batch import Batch, unpack
 
@@ -51,19 +52,24 @@ class Serial:
     ) -> None:
         assert ordered in (True, False)
         for first, items in batches:
-            packed = self._function.pack([self._one(index, item) for index, item in enumerate(items, first)])
+            packed = self._function.__zmqtasks_pack__(
+                [self._one(index, item) for index, item in enumerate(items, first)]
+            )
             self.delivered.append(first)
             deliver(first, unpack(packed))
             if self.is_stopped:
                 return
 
     def _one(self, index: int, item: Any) -> Any:
-        for attempt in range(1, self.options["retry"] + 1):
+        function, retries = self._function, self.options["retry"]
+        for attempt in range(1, retries + 1):
+            function.attempt = attempt
             try:
-                return self._function(index, item, attempt)
+                return function(index, item)
             except Exception:  # noqa: BLE001 - a worker's
-                assert attempt <= self.options["retry"]
-        return self._function(index, item, self.options["retry"] + 1)
+                assert attempt <= retries
+        function.attempt = retries + 1
+        return function(index, item)
 
     def chord(self, items: Any, body: Callable[[list[Any]], Any]) -> Any:
         return body([self._function(item) for item in items])
@@ -89,7 +95,8 @@ class Pipeline(ModuleType):
 
     @contextmanager
     def Engine(  # noqa: N802 - in its place
-        self, function: Any, **options: Any) -> Iterator[Serial]:
+        self, function: Any, **options: Any
+    ) -> Iterator[Serial]:
         self.engine = self.kind(function, options)
         yield self.engine
 
@@ -227,7 +234,7 @@ def test_where_workers_find_it_is_said(capfd: Captured, pipeline: Pipeline) -> N
 
     pipeline.kind = Bound
     err = ended(capfd, "work.py:upper", "in.txt")[1]
-    assert "INFO for more workers: zmqtasks worker --ventilator tcp://127.0.0.1:5557\n" in err
+    assert "INFO for workers: zmqtasks worker --ventilator tcp://127.0.0.1:5557\n" in err
 
 
 # ---- failures ---------------------------------------------------------------------------------------------------

@@ -258,7 +258,9 @@ def test_a_commands_output_as_it_is() -> None:
 def test_a_command_is_tried_again_too() -> None:
     with pytest.raises(CommandFailed, match="exit status 1"):
         RenderedCommand("false", retries=1)(0, "a")
-    assert RenderedCommand("false", retries=1)(0, "a", 2).failed
+    last = RenderedCommand("false", retries=1)
+    last.attempt = 2
+    assert last(0, "a").failed
     assert RenderedCommand("false", retries=1)(0, BadInput("f", 1, "no", b"x")).failed
 
 

@@ -21,7 +21,7 @@ from zmqtasks.errors import NotJson
 from zmqtasks.stream.batch import Unit, pack, unpack
 from zmqtasks.stream.item import BadInput
 from zmqtasks.stream.notation import as_json
-from zmqtasks.stream.rendering import Rendered, RenderedFunction
+from zmqtasks.stream.rendering import RenderedFunction
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 plain: st.SearchStrategy[Any] = st.recursive(
@@ -55,9 +55,7 @@ def test_a_line_is_as_documented() -> None:
     )
     rendered = RenderedFunction(str.upper)
     rendered.attempt = 2
-    assert rendered(10, "ä") == (
-        '{"index": 10, "input": "ä", "result": "Ä", "attempts": 2}\n'.encode()
-    )
+    assert rendered(10, "ä") == ('{"index": 10, "input": "ä", "result": "Ä", "attempts": 2}\n'.encode())
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
             codec.done(
                 Done(3, [b"a", b"b"], [1], [Part(4, 0, 2, failed=False, payload=b"v")], [(7, 2, 0.5)])
             ),
-            "97a4646f6e650392c40161c4016291019195040002c2c4017691930702cb3fe000000000000090",
+            "98a4646f6e650392c40161c4016291019195040002c2c4017691930702cb3fe00000000000009090",
         ),
         "settled": (
             codec.settled([task(5, b"v", state=SUCCEEDED)]),
@@ -147,7 +147,7 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         "forget": (wire_message(wire.Forget([b"d"])), "92a6666f7267657491c40164"),
         "ends": (
             codec.simple(Ends([Ended(3, 1, 2, CANCELLED, "why")])),
-            "92a4656e6473919503010208a3776879",
+            "92a4656e6473919603010208a377687900",
         ),
         "slots": (codec.simple(Slots(5)), "92a5736c6f747305"),
         "beat": (codec.simple(Beat()), "92a67369676e616ca462656174"),

@@ -18,10 +18,13 @@ from typing import Any
 
 import msgspec
 
+from zmqtasks import files
+
 FRAME_BYTES_MIN = 64 << 10  # a smaller buffer stays in the stream: a copy is cheaper than a frame
 FILE_BYTES_MIN = 256 << 10  # from here on memory is shared: fewer copies than through a socket
 BLOB_BYTES_MIN = (1 << 20) + 1  # a larger one is named by its hash
 _READ_BYTES_MAX = 1 << 30  # what one read gives
+_UNCOUNTED = 1 << 30  # readers: it is mapped, and nobody says when that is over
 # Open memory files and mappings of them; beyond so many, buffers travel through the socket and are copied.
 FILES_MAX = min(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 RECENT_BYTES_MAX = 256 << 20  # what a client keeps of the blobs it sent last, in case they come again
@@ -30,28 +33,52 @@ RECENT_BYTES_MAX = 256 << 20  # what a client keeps of the blobs it sent last, i
 class Buffer:
     """Bytes out of band. `memory` is None while they lie in the memory file `file`; `digest` names a shared one.
 
-    `fixed`: they were read-only, and may come back as `bytes`.
+    `fixed`: they were read-only, and may come back as `bytes`. `made`: the file is of this process.
     """
 
-    __slots__ = ("__weakref__", "digest", "file", "fixed", "memory", "nbytes")
+    __slots__ = ("__weakref__", "_age", "digest", "file", "fixed", "made", "memory", "nbytes", "readers")
 
     files_open = 0  # of this process
 
     def __init__(
-        self, nbytes: int, *, memory: Any = None, file: int = -1, digest: bytes = b"", fixed: bool = False
+        self,
+        nbytes: int,
+        *,
+        memory: Any = None,
+        file: int = -1,
+        digest: bytes = b"",
+        fixed: bool = False,
+        made: bool = False,
     ) -> None:
         self.nbytes = nbytes
         self.fixed = fixed
         self.memory = memory
         self.file = file
         self.digest = digest
+        self.made = made
+        self.readers = 0  # of its file: how many it was sent to
         if file >= 0:
+            self._age = files.age
             Buffer.files_open += 1
-            weakref.finalize(self, _close, file).atexit = False
+
+    def __del__(self, *, close: Any = os.close) -> None:
+        if self.file < 0:
+            return
+        type(self).files_open -= 1
+        if self.fixed and not self.digest and self._age == files.age:
+            if self.made and self.readers <= 1:
+                files.keep(self.file, self.nbytes, sent=self.readers > 0)
+                return
+            if not (self.made or self.readers):
+                files.let_go(self.file, self.nbytes)
+        close(self.file)
 
     def view(self) -> Any:
         """Its bytes, to be read."""
-        return self.memory if self.file < 0 else mmap.mmap(self.file, self.nbytes, prot=mmap.PROT_READ)
+        if self.file < 0:
+            return self.memory
+        self.readers = _UNCOUNTED
+        return mmap.mmap(self.file, self.nbytes, prot=mmap.PROT_READ)
 
     def map(self) -> Any:
         """Its bytes, writable and the caller's own: a shared buffer is copied, by the page where it is written to."""
@@ -59,10 +86,10 @@ class Buffer:
             return bytearray(self.memory) if self.digest else self.memory
         if self.fixed and self.nbytes < _READ_BYTES_MAX:
             return os.pread(self.file, self.nbytes, 0)  # as `bytes`, in one copy
-        if (
-            Buffer.files_open >= FILES_MAX
-        ):  # a mapping holds a descriptor of its own for as long as the value lives
+        # A mapping holds a descriptor of its own for as long as the value lives.
+        if Buffer.files_open >= FILES_MAX:
             return _read(self.file, self.nbytes)
+        self.readers = _UNCOUNTED
         mapped = mmap.mmap(self.file, self.nbytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
         Buffer.files_open += 1
         weakref.finalize(mapped, _unmapped).atexit = False
@@ -71,11 +98,6 @@ class Buffer:
 
 def _unmapped() -> None:
     Buffer.files_open -= 1
-
-
-def _close(file: int) -> None:
-    Buffer.files_open -= 1
-    os.close(file)
 
 
 def _read(file: int, nbytes: int) -> bytearray:
@@ -91,30 +113,27 @@ def _read(file: int, nbytes: int) -> bytearray:
 
 def received(file: int, nbytes: int, digest: bytes, *, fixed: bool) -> Buffer:
     """A buffer that another process sent as a memory file; copied into memory where too many are open already."""
-    if Buffer.files_open < FILES_MAX:
-        return Buffer(nbytes, file=file, digest=digest, fixed=fixed)
-    try:
-        return Buffer(nbytes, memory=_read(file, nbytes), digest=digest, fixed=fixed)
-    finally:
-        os.close(file)
+    buffer = Buffer(nbytes, file=file, digest=digest, fixed=fixed)
+    if Buffer.files_open <= FILES_MAX:
+        return buffer
+    return Buffer(nbytes, memory=_read(file, nbytes), digest=digest, fixed=fixed)
 
 
-def hold(view: memoryview) -> Buffer:
+def hold(view: memoryview, digest: bytes = b"") -> Buffer:
     """Keep the bytes of `view` as they are now: those of a `bytes` by reference, others copied."""
-    if view.nbytes < FILE_BYTES_MIN or Buffer.files_open >= FILES_MAX or not hasattr(os, "memfd_create"):
-        return Buffer(view.nbytes, memory=view if isinstance(view.obj, bytes) else bytearray(view))
+    file = -1
+    if view.nbytes >= FILE_BYTES_MIN and Buffer.files_open < FILES_MAX:
+        file = files.another(used=view.readonly and not digest)
+    if file < 0:
+        return Buffer(
+            view.nbytes, memory=view if isinstance(view.obj, bytes) else bytearray(view), digest=digest
+        )
     try:
-        file = os.memfd_create("zmqtasks", os.MFD_CLOEXEC)
-    except OSError:  # no descriptor left, or the system forbids it
-        return Buffer(view.nbytes, memory=view if isinstance(view.obj, bytes) else bytearray(view))
-    try:
-        done = 0
-        while done < view.nbytes:
-            done += os.write(file, view[done : done + (1 << 30)])
+        files.fill(file, view)
     except OSError as error:
         os.close(file)
         raise MemoryError(f"no shared memory for {view.nbytes:,} bytes: {error}") from error
-    return Buffer(view.nbytes, file=file, fixed=view.readonly)
+    return Buffer(view.nbytes, file=file, digest=digest, fixed=view.readonly, made=True)
 
 
 class Packed(msgspec.Struct):
@@ -156,8 +175,7 @@ class Shelf:
         with self._lock:
             buffer = self._by_digest.get(digest)
             if buffer is None:
-                buffer = hold(view)
-                buffer.digest = digest
+                buffer = hold(view, digest)
                 self._by_digest[digest] = buffer
                 weakref.finalize(buffer, self.gone.append, digest).atexit = False
             self._keep(buffer)

@@ -36,14 +36,9 @@ class Calls:
         payload: payloads.Payload | None
         number, _, data = self._functions.find(fn)
         if data is not None and not kwargs:
-            atoms = payloads.ATOMS
-            for arg in args:
-                if type(arg) not in atoms:
-                    break
-            else:
-                payload = payloads.dump_atoms(args)
-                if payload is not None:
-                    return Task(self._host.ids.next(), number, payload, options)
+            payload = payloads.dump_plain(args)
+            if payload is not None:
+                return Task(self._host.ids.next(), number, payload, options)
         args = tuple([payloads.out_of_band(arg) for arg in args])
         call: Any = args
         if data is None:

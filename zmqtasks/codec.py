@@ -24,6 +24,7 @@ from zmqtasks.messages import (
     Resumed,
     Returned,
     Run,
+    Running,
     Slots,
     Task,
     Unwanted,
@@ -35,6 +36,7 @@ from zmqtasks.wire import (
     Again,
     Arrived,
     Asked,
+    Begun,
     CancelAnswer,
     CancelAsked,
     Dropped,
@@ -104,10 +106,8 @@ def single(task: Task, out: Message) -> Single:
     inputs = [[out.payload(value.payload), value.index] for value in task.inputs]
     count = task.count if task.span else 0
     options = None if task.options is DEFAULT_OPTIONS else task.options
-    payload, offset, course = out.payload(task.payload), task.offset, task.course
-    # Where policies count attempts, what was handed out and has not started is none.
-    attempt = task.attempt if course is None else 1 + course.retries + task.deliveries
-    log = list(course.log) if course is not None else []
+    payload, offset, attempt = out.payload(task.payload), task.offset, task.attempt
+    log = list(task.course.log) if task.course is not None else []
     if not log and not (task.deliveries and out.afar):
         return Single(task.fn, task.id, payload, count, offset, attempt, inputs, options)
     return Again(task.fn, task.id, payload, count, offset, attempt, inputs, options, log, task.deliveries)
@@ -190,12 +190,12 @@ def run_tasks(message: Arrived) -> Run:
 
 
 def task(message: Arrived, entry: Single) -> Task:
-    """The task that an entry stands for; its attempts are counted anew where it goes next."""
+    """The task that an entry stands for; this attempt is counted where it goes next."""
     course, deliveries = None, 0
     if isinstance(entry, Again):
         deliveries = entry.deliveries
         if entry.log:
-            course = Course(inf, entry.attempt - 1 - deliveries, tuple(entry.log))
+            course = Course(inf, len(entry.log), tuple(entry.log))
     return Task(
         id=entry.id,
         fn=entry.fn,
@@ -253,7 +253,9 @@ def done(message: Done, *, afar: bool = False) -> Message:
             payloads[index] = out.payload(payload)
     for part in message.parts:
         part.payload = out.payload(part.payload)
-    out.head = Outcomes(message.first, payloads, message.failed, message.parts, message.pace, message.asks)
+    out.head = Outcomes(
+        message.first, payloads, message.failed, message.parts, message.pace, message.asks, message.died
+    )
     return out
 
 
@@ -288,6 +290,8 @@ def simple(head: Any) -> Message:
         head = Stops(head.ends)
     elif kind is Slots:
         head = Room(head.slots)
+    elif kind is Running:
+        head = Begun(head.leases)
     elif kind is Cancel:
         head = CancelAsked(head.id, head.terminate, head.token, head.count)
     elif kind is Answered:
@@ -305,7 +309,7 @@ def core_message(message: Arrived) -> Any:
                 head.payloads[index] = message.payload(payload)
         for part in head.parts:
             part.payload = message.payload(part.payload)
-        return Done(head.first, head.payloads, head.failed, head.parts, head.pace, head.asks)
+        return Done(head.first, head.payloads, head.failed, head.parts, head.pace, head.asks, head.died)
     if type(head) is Rest:
         return Returned(head.rest, head.died)
     if type(head) is Waits:
@@ -316,6 +320,8 @@ def core_message(message: Arrived) -> Any:
         return Slots(head.slots)
     if type(head) in (Claim, Accepted):
         return head
+    if type(head) is Begun:
+        return Running(head.leases)
     if type(head) is Signal and head.name in _SIGNALS:
         return _SIGNALS[head.name]()
     return None

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from zmqtasks import joins
+from zmqtasks import joins, keys
 from zmqtasks.blobs import stream_of
 from zmqtasks.core.gather import Piece
 from zmqtasks.errors import NoWorkers, TargetFailed
 from zmqtasks.keys import Key
 from zmqtasks.nodes.ventilator import Far
 from zmqtasks.nodes.window import Unheard
+from zmqtasks.nodes.zap import keypair
 from zmqtasks.options import Retry
 from zmqtasks.outcome import error_of
 from zmqtasks.payload import load, load_error
@@ -32,9 +34,10 @@ Batches = Iterator[tuple[int, list[Any]]]
 
 
 class Engine:
-    """Workers for `function`, a `Rendered` for `run_rendered`. `sink`: the results are written elsewhere, as `key`.
+    """Workers for `function`, a `Rendered` for `run_rendered`.
 
-    `wait_workers`: after so many seconds without a worker, a run ends with `NoWorkers`.
+    `sink`: the results are written elsewhere; `key` is the key file that we go there with. `wait_workers`: after so
+    many seconds without a worker, a run ends with `NoWorkers`.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class Engine:
         *,
         workers: int,
         bind: str | None,
-        key: Key | None,
+        key: Path | None,
         sink: str | None,
         retry: int,
         time_limit: float | None,
@@ -62,7 +65,9 @@ class Engine:
             bind=bind,
             retry=Retry(retry) if retry else None,
             window=window,
-            sink=None if sink is None else Far(sink, key, lambda unheard: self._render(unheard)[1]),
+            sink=None
+            if sink is None
+            else Far(sink, _key(sink, key), lambda unheard: self._render(unheard)[1]),
             output=STDERR,  # standard output is for results
             time_limit=time_limit,
         )
@@ -212,6 +217,12 @@ class _Batches:
             self.error = error
         finally:
             self._pipe.node.fed_all()
+
+
+def _key(sink: str, path: Path | None) -> Key | None:
+    if sink.startswith("ipc:"):
+        return None
+    return keys.load(None if path is None else str(path), "client", keypair, address=sink)
 
 
 def _line(error: BaseException) -> str:

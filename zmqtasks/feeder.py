@@ -10,9 +10,7 @@ from time import monotonic
 from typing import Any
 
 AHEAD_MAX = 16_384  # items that are read and not fed
-AHEAD_BATCHES = (
-    8  # of the size that is fed now: large or long ones are not read much earlier than they are needed
-)
+AHEAD_BATCHES = 8  # of the size that is fed now: what is large or long is read when it is needed
 CHUNK_MAX = 1024  # items that are read at a stretch, as long as that is fast
 SLOW_S = 0.005  # a stretch that takes longer: one by one from now on
 PEEK_S = (0.01, 0.5)  # how soon, and how seldom, it is looked what a stretch that has stalled has brought

@@ -36,6 +36,7 @@ from zmqtasks.outcome import Item, Opened, Piece, error_of, is_refusal, load
 
 T = TypeVar("T")
 
+_STATE_S = 0.1  # what a wait that is over may take beyond its time, to say where the task is
 _making = threading.Lock()  # of conditions: rare
 os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001 - as concurrent.futures does
 
@@ -49,8 +50,8 @@ class Host(Protocol):
     def cancel_all(self, first: int, count: int) -> None:
         """Cancel what has not started of the ids from `first` on; does not wait."""
 
-    def state(self, id_: int) -> tuple[int, int]:
-        """The state and the attempt of an unsettled task: QUEUED until it has started, then LEASED."""
+    def state(self, id_: int, within_s: float = ..., /) -> tuple[int, int]:
+        """The state and the attempt of an unsettled task: QUEUED until it has started, or is known to; then LEASED."""
 
     def accepted(self, timeout: float | None) -> bool:
         """Wait until everything submitted so far is accepted."""
@@ -246,7 +247,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """The task's value; raises what it raised, or `TimeoutError` after `timeout` seconds."""
         if self._code < FINAL_FROM and not self._host.wait(lambda: self._park(timeout), self._number):
-            raise TimeoutError(f"no outcome within {timeout} s (state {self.state})")
+            raise self._timed_out(timeout)
         outcome = self._outcome
         opened = outcome if type(outcome) is Opened else self._open()
         if opened.error is not None:
@@ -260,11 +261,16 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None; `TimeoutError` after `timeout` seconds."""
         if self._code < FINAL_FROM and not self._host.wait(lambda: self._park(timeout), self._number):
-            raise TimeoutError(f"no outcome within {timeout} s (state {self.state})")
+            raise self._timed_out(timeout)
         error = self._open().error
         if self._code == CANCELLED and error is not None:
             raise error
         return error
+
+    def _timed_out(self, timeout: float | None) -> TimeoutError:
+        """The error of a wait: where the task is, as far as that is known at once."""
+        state = self._code if self._code >= FINAL_FROM else self._host.state(self._number, _STATE_S)[0]
+        return TimeoutError(f"no outcome within {timeout} s (state {FACE[state]})")
 
     def _park(self, timeout: float | None) -> bool:
         """Wait until settled; the first who waits does so on a lock of its own."""

@@ -18,9 +18,12 @@ class Inspect:
         """Counters of tasks by state, which add up to `submitted`, workers, queues, clients, results that are kept."""
         return self._named(self._host.inquire("status"))
 
-    def list(self, state: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
-        """Tasks that are not settled, and outcomes that are kept: of one `state`, or of all."""
-        return [self._named(task) for task in self._host.inquire("list", state=state, limit=limit)]
+    def list(
+        self, state: str | None = None, limit: int = 1000, *, tags: dict[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Tasks that are not settled, and outcomes that are kept: of one `state`, or of all; with these `tags`."""
+        found = self._host.inquire("list", state=state, limit=limit, tags=tags or {})
+        return [self._named(task) for task in found]
 
     def explain(self, task_id: str) -> dict[str, Any]:
         """Where a task is, and why it is not running; `UnknownTask` for one that nobody submitted."""

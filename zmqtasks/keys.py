@@ -241,6 +241,12 @@ class KeyStore:
             return _decode(path, _open_and_read(path), _Authorized)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> UnusableKey:
+        """Why nothing can be kept here: a full disk, a folder of another user's."""
+        return UnusableKey(f"cannot keep keys in {self.folder}: {error.strerror} (see ZMQTASKS_KEYS)")
 
     def _listed(self) -> _Authorized:
         if (found := self._found()) is None:
@@ -249,14 +255,17 @@ class KeyStore:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep other processes and threads from changing the store."""
-        _make_folder(self.folder)
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Keep other processes and threads from changing the store; what cannot be changed is an `UnusableKey`."""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
+            _make_folder(self.folder)
+            lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(lock)
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def _write(self, name: str, content: object) -> None:
         """Replace a file of the store; readers see the old one or the new one, and only we may read either."""
@@ -287,18 +296,13 @@ def load(path: str | None, role: str, keypair: Keypair, *, address: str | None =
             raise UnusableKey(f"{file} is a key for the role {key.role}, not {role}")
         return key
     store = KeyStore()
-    try:
-        if address is None or is_on_this_machine(address):
-            store.ensure_local(keypair)
-        elif not store.initialised:  # keys that made themselves here are known to no other machine
-            raise UnusableKey(
-                f"no key for {address}: copy {role}.key from the broker's machine, name it by --key or ZMQTASKS_KEY"
-            )
-        return store.own(role)
-    except OSError as error:
+    if address is None or is_on_this_machine(address):
+        store.ensure_local(keypair)
+    elif not store.initialised:  # keys that made themselves here are known to no other machine
         raise UnusableKey(
-            f"cannot keep keys in {store.folder}: {error.strerror} (see ZMQTASKS_KEYS)"
-        ) from error
+            f"no key for {address}: copy {role}.key from the broker's machine, name it by --key or ZMQTASKS_KEY"
+        )
+    return store.own(role)
 
 
 def may(role: str, verb: str) -> bool:
@@ -320,6 +324,11 @@ def is_on_this_machine(address: str) -> bool:
         return ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:  # a name, an interface, '*'
         return False
+
+
+def is_ipv6(address: str) -> bool:
+    """Whether it names a host by its IPv6 address, as tcp://[::1]:5555 does: others are looked for with IPv4."""
+    return address.startswith("tcp://[")
 
 
 def require_safe_bind(address: str, store: KeyStore) -> None:

@@ -44,6 +44,9 @@ class Loss(str):
 
 
 GONE = Loss("the broker was started anew, and has lost what was submitted: its queue was in memory only")
+AWAY = Loss(
+    "this client was away for too long, and is not known any more: client.result(id) has what has ended"
+)
 LATE = "its outcome is no longer kept"  # nobody has asked for it in time
 
 FACE = (
@@ -88,15 +91,18 @@ class Course(msgspec.Struct, frozen=True):
 class Ask(msgspec.Struct, frozen=True, array_like=True):
     """The failure of the task handed out as `ordinal` (of a span, of its `item`) asks for another attempt.
 
-    `delay`: in seconds, None for the rule's backoff. `text`: the exception in a line. `deliveries`: as in `Task`, where
-    a node says it; -1 where nobody counts.
+    `delay`: in seconds, None for the rule's backoff. `text`: the exception in a line.
     """
 
     ordinal: int
     item: int = -1
     delay: float | None = None
     text: str = ""
-    deliveries: int = -1
+
+    @property
+    def lease(self) -> tuple[int, int]:
+        """What failed."""
+        return self.ordinal, self.item
 
 
 class Task(msgspec.Struct, gc=False):
@@ -121,7 +127,7 @@ class Task(msgspec.Struct, gc=False):
     state: int = NEW
     peer: int = -1
     ordinal: int = -1
-    attempt: int = 0  # how often it was handed out
+    attempt: int = 0  # how often it has begun, or may have; in a hand this time too
     deliveries: int = 0  # how often it was running when its worker was lost; a node is told
     course: Course | None = None  # what its policies have to know
     ask: Ask | None = (
@@ -190,7 +196,8 @@ class Done(msgspec.Struct, array_like=True):
     """Outcomes of the single tasks handed out as `first`, `first` + 1, ..., a payload each, and of parts of spans.
 
     `failed` are the indexes into `payloads` of exceptions. `pace` is (function, tasks, seconds) for what ran. `asks`
-    are those among the failures that ask for another attempt.
+    are those among the failures that ask for another attempt. `died`: (ordinal, offset, deliveries) of those among
+    these that a node's workers have died of before.
     """
 
     first: int
@@ -199,22 +206,36 @@ class Done(msgspec.Struct, array_like=True):
     parts: list[Part] = []
     pace: list[tuple[int, int, float]] = []
     asks: list[Ask] = []
+    died: list[tuple[int, int, int]] = []
 
 
 class Ended(msgspec.Struct, array_like=True, gc=False):
-    """Of what was handed out as `ordinal`, `items` from `offset` on ended, neither by a value nor by a failure."""
+    """Of what was handed out as `ordinal`, `items` from `offset` on ended, neither by a value nor by a failure.
+
+    `deliveries`: how often workers have died of it.
+    """
 
     ordinal: int
     offset: int
     items: int
     state: int
     payload: Any
+    deliveries: int = 0
 
 
 class Ends(msgspec.Struct, array_like=True):
     """What a node has settled for good: its workers died of it, or it was cancelled there."""
 
     ends: list[Ended]
+
+
+class Running(msgspec.Struct, array_like=True):
+    """What a node's workers have begun, as (ordinal, offset): if the node is lost, these were running.
+
+    Of short work only what may have been running when another node was lost: the rest comes and goes too fast.
+    """
+
+    leases: list[tuple[int, int]]
 
 
 class Returned(msgspec.Struct, array_like=True):

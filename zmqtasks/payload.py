@@ -22,6 +22,7 @@ from zmqtasks.errors import ForeignFuture, RemoteError
 from zmqtasks.installed import is_installed
 
 ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
+_SHORT = ATOMS - {bytes, str}  # whatever their value
 _dumps = pickle.dumps
 loads = pickle.loads  # of what is known to be plain bytes
 # Beyond this even an atom goes the long way, which looks for what can travel out of band.
@@ -228,15 +229,24 @@ class Pickler(_Pickler):
 _local = threading.local()
 
 
-def dump_atoms(args: tuple[Any, ...]) -> bytes | None:
-    """Arguments that are atoms; None if one is large enough to travel out of band."""
+def dump_plain(args: tuple[Any, ...]) -> bytes | None:
+    """Arguments that are all plain; None if there are others, or if they are large together."""
+    for arg in args:
+        if type(arg) not in _SHORT and not is_plain(arg):
+            return None
     payload = _dumps(args, 5)
     return payload if len(payload) < _PLAIN_BYTES_MAX else None
 
 
+def is_plain(value: Any) -> bool:
+    """Whether `value` is an atom too short to travel out of band."""
+    kind = type(value)
+    return kind in _SHORT or (kind in (bytes, str) and len(value) < _PLAIN_BYTES_MAX)
+
+
 def dump_result(value: Any) -> Payload:
     """A task's value as its payload."""
-    if type(value) in ATOMS and (type(value) not in (bytes, str) or len(value) < _PLAIN_BYTES_MAX):
+    if is_plain(value):
         return _dumps(value, 5)
     pickler = getattr(_local, "pickler", None)
     if pickler is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from zmqtasks.options import DEFAULT_OPTIONS, Retry
 from zmqtasks.results import Feeds, Pieces
 
 WINDOW_BYTES = 64 << 20
+SOCKET_BYTES_MAX = 100  # of a socket's name: the system's limit is 107 or 103
 
 
 Source = Callable[["Pipe"], Feeds]
@@ -56,11 +58,11 @@ class Pipe:
             self._calls.function(fn),
             DEFAULT_OPTIONS.replace(retry=rule, **options),
         )
-        folder = "" if bind else tempfile.mkdtemp(prefix="zmqtasks-")
+        folder = _folder() if bind is None else ""
         with contextlib.ExitStack() as undo:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
             self.node = VentilatorNode(
-                bind or f"ipc://{folder}/control",
+                f"ipc://{folder}/control" if bind is None else bind,
                 KeyStore(),
                 target,
                 f"{sys.version_info.major}.{sys.version_info.minor}",
@@ -118,6 +120,12 @@ class _Packing:
         self.functions = Functions(by_value=by_value)
         self.shelf = self
         self.hold = hold
+
+
+def _folder() -> str:
+    """A new one for sockets, where their names are not too long for that: the rest of them has 40 bytes."""
+    usual = len(os.fsencode(tempfile.gettempdir())) + 40 <= SOCKET_BYTES_MAX
+    return tempfile.mkdtemp(prefix="zmqtasks-", dir=None if usual else "/tmp")  # noqa: S108 - it is ours alone
 
 
 def _close(node: VentilatorNode, folder: str) -> None:

@@ -45,12 +45,17 @@ class Ventilator(Generic[T, R]):
         if not callable(fn):
             raise TypeError(f"a pipeline runs a function, not {fn!r}")
         if workers is None:
-            workers = 0 if bind else cpus()
-        for what, number, least in (("workers", workers, 0 if bind else 1), ("window", window, 1)):
+            workers = 0 if bind is not None else cpus()
+        for what, number, least in (
+            ("workers", workers, 0 if bind is not None else 1),
+            ("window", window, 1),
+        ):
             if not isinstance(number, int) or isinstance(number, bool):  # type: ignore[redundant-expr]  # anything may be passed
                 raise TypeError(f"{what} is an int, not {number!r}")
             if number < least:
                 raise ValueError(f"{what} is {least} or more, not {number}")
+        if bind is not None and not isinstance(bind, str):
+            raise TypeError(f"bind is an address such as tcp://127.0.0.1:5557, not {bind!r}")
         self._pipe = Pipe(
             fn, workers=workers, bind=bind, retry=retry, window=window, time_limit=time_limit,
             max_deliveries=max_deliveries, name=name,

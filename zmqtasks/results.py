@@ -128,7 +128,8 @@ class Results(Iterator[tuple[int, Any]], Generic[R]):
         return iter([(index + at, error) for at in range(piece.items)] if self._on_error == "yield" else [])
 
     def close(self) -> None:
-        """Stop the run."""
+        """Stop the run: nothing more comes."""
+        self._values = iter(())
         self._pieces.close()
 
     def __del__(self) -> None:

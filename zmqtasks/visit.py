@@ -111,6 +111,12 @@ class Fetch(msgspec.Struct, array_like=True, tag="fetch"):
     wait: bool
 
 
+class Enough(msgspec.Struct, array_like=True, tag="enough"):
+    """Nobody waits any more for the answer to the `Fetch` with this token."""
+
+    token: int
+
+
 class Inquiry(msgspec.Struct, array_like=True, tag="inquiry"):
     """A question about the broker itself: `what`, with `about`."""
 
@@ -138,6 +144,7 @@ Visit = (
     | Taken
     | Got
     | Fetch
+    | Enough
     | Inquiry
     | Report
 )

@@ -88,6 +88,7 @@ class Outcomes(msgspec.Struct, array_like=True, tag="done"):
     parts: list[Part]
     pace: list[tuple[int, int, float]]
     asks: list[Ask] = []
+    died: list[tuple[int, int, int]] = []
 
 
 class Yield(msgspec.Struct, array_like=True, tag="yield"):
@@ -108,6 +109,12 @@ class Stops(msgspec.Struct, array_like=True, tag="ends"):
     """`Ends` on the wire."""
 
     ends: list[Ended]
+
+
+class Begun(msgspec.Struct, array_like=True, tag="running"):
+    """`Running` on the wire."""
+
+    leases: list[tuple[int, int]]
 
 
 class Room(msgspec.Struct, array_like=True, tag="slots"):
@@ -220,6 +227,7 @@ Wire = (
     | Rest
     | Stops
     | Room
+    | Begun
     | Fetched
     | Visit
     | Hello
@@ -289,6 +297,7 @@ class Message:
     def _beside(self, buffer: Buffer) -> list[Any]:
         if buffer.file >= 0 and len(self.files) < FILES_MAX and not self.afar:
             self.files.append(buffer)
+            buffer.readers += 1
             return [_FILE, buffer.nbytes, b"", buffer.fixed, len(self.files) - 1]
         self.frames.append(buffer.view())
         return [_FRAME, buffer.nbytes, b"", buffer.fixed, len(self.frames) - 1]

@@ -3,6 +3,7 @@
     python -m tests.sim SEED [--nodes]      one seed, with every message
     python -m tests.sim --seeds 2000        many; the first that fails is named
     python -m tests.sim --seeds 2000 --nodes
+    python -m tests.sim --seeds 2000 --pipeline
 
 A seed draws a world (how many children, which faults, which features) and a workload, a random graph of tasks. With
 `--nodes` the world has two levels: a broker's dispatcher, nodes, and the children of each. Phase one, safety: children
@@ -10,6 +11,8 @@ and nodes crash, stop, are given up for lost while they live on, messages come l
 liveness: no more faults, and everything has to settle. The oracle is the same graph evaluated here (`work.py`), beside
 what must hold at every start and end of a task (`truth.py`) and after every turn of a machine (`host.py`, `top.py`,
 `node.py`).
+
+With `--pipeline` it is another system: `pipeline.py` says which.
 
 What comes twice: outcomes, answers to a recall, submits; between broker and node nothing does, one link is one order.
 """

@@ -9,6 +9,7 @@ from collections import Counter
 
 from . import Sim, Wrong
 from . import __doc__ as about
+from .pipeline import PipeSim
 
 
 def main() -> int:
@@ -18,14 +19,23 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
     parser.add_argument("--start", type=int, default=0, help="the first")
     parser.add_argument("--all", action="store_true", help="go on after a failure")
-    parser.add_argument("--nodes", action="store_true", help="worlds of two levels")
+    parser.add_argument(
+        "--nodes", action="store_true", help="worlds of two levels; of a pipeline, with nodes for workers"
+    )
+    parser.add_argument("--pipeline", action="store_true", help="a ventilator, workers, a sink")
     arguments = parser.parse_args()
+
+    def world(seed: int, *, trace: bool = False) -> Sim | PipeSim:
+        if arguments.pipeline:
+            return PipeSim(seed, nodes=arguments.nodes, trace=trace)
+        return Sim(seed, nodes=arguments.nodes, trace=trace)
+
     if arguments.seed is not None:
-        Sim(arguments.seed, nodes=arguments.nodes, trace=True).run()
+        world(arguments.seed, trace=True).run()
         return 0
     began, failures, events = time.perf_counter(), Counter[str](), 0
     for seed in range(arguments.start, arguments.start + arguments.seeds):
-        sim = Sim(seed, nodes=arguments.nodes)
+        sim = world(seed)
         try:
             sim.run()
         except Wrong as error:

@@ -87,6 +87,9 @@ class Child:
         self.began = self.began_clock = 0.0  # the second in the dispatcher's time
         self.outbox: list[Done] = []
         self.started: set[int] = set()
+        self.first: set[int] = (
+            set()
+        )  # what it was given when it had nothing else: for its node that has begun
         self.joined = self.said = sim.now  # when it came, and when something last came from it
         self.stood_still = -1.0  # until when it did last
         if world.silence_s is not None and not world.nodes:  # a node beats for its children
@@ -144,7 +147,9 @@ class Child:
         self.began_clock = sim.top.clock()
         seconds = sim.work.duration(spec.fn)
         seconds, self.flakes = sim.policies.begins(entry.id + self.item, item, spec, seconds)
-        if item in spec.poison:
+        if item in spec.poison and sim.world.plague and spec.key % 2:
+            self._later(seconds, sim.take_down, self.host)
+        elif item in spec.poison:
             self._later(seconds, self.die, "poison")
         elif spec.subs:
             self._later(seconds / 2, self._submit, seconds / 2)
@@ -293,6 +298,8 @@ class Child:
             self.ordinals += len(message.tasks)
             self.vain_since = None
             entries = [self.sim.work.entry(task) for task in message.tasks]
+            if not (self.hand or self.current):
+                self.first.add(entries[0].id)
             self.runs.send(self._act, self.on_run, entries)
         else:
             acts = {Recall: self.on_recall, Deep: self.on_deep, Unwanted: self.on_unwanted}

@@ -28,8 +28,8 @@ class PipeTruth:
         self.sim = sim
         self.rule = sim.world.options.retry or DEFAULT_RETRY
         self.kinds: dict[
-            int, tuple[str, int]
-        ] = {}  # what becomes of a number: how, and in how many of its runs
+            int, tuple[str, ...]
+        ] = {}  # what each run of a number comes to; the last stands for all after
         self.costs: dict[int, float] = {}
         self.first = self.limit = self.turn_of = 0  # of the present run
         self.given: set[int] = set()
@@ -53,14 +53,12 @@ class PipeTruth:
             if start == 0:
                 self.turn_of = first + end
         for number in range(first, first + items):
-            kind = ("works", 0)
             if rng.random() < world.poison:
-                kind = ("dies", 99)
+                self.kinds[number] = rng.choice((("dies",), ("dies",), ("dies", "asks", "works")))
             elif rng.random() < world.fails:
-                kind = ("fails", 99) if rng.random() < world.picky else ("asks", 99)
+                self.kinds[number] = ("fails",) if rng.random() < world.picky else ("asks",)
             elif rng.random() < world.flaky:
-                kind = ("asks", rng.randint(1, 3))
-            self.kinds[number] = kind
+                self.kinds[number] = ("asks",) * rng.randint(1, 3) + ("works",)
         for _ in range(world.stragglers):
             self.costs[rng.randrange(first, first + items)] = rng.uniform(*STRAGGLE_S)
 
@@ -122,9 +120,9 @@ class PipeTruth:
         """What comes of that run."""
         if self.where.get(number) is worker:
             del self.where[number]
-        what, times = self.kinds[number]
-        if self.runs[number] > times:
-            return "works", self.value(number)
+        what = self._comes_to(number, self.runs[number])
+        if what == "works":
+            return what, self.value(number)
         if worker.lost:
             return what, f"{what} {number}"
         if what == "dies":
@@ -133,6 +131,10 @@ class PipeTruth:
             self.asked[number] += 1
             self.asked_at[number] = self.sim.now
         return what, f"{what} {number}"
+
+    def _comes_to(self, number: int, run: int) -> str:
+        kind = self.kinds.get(number, ("works",))
+        return kind[min(run, len(kind)) - 1]
 
     def excuse(self, worker: Worker) -> None:
         """What it has started may start again elsewhere."""
@@ -163,14 +165,14 @@ class PipeTruth:
                 self._look_at_failure(number, piece.payload)
             elif piece.payload[piece.skip + index] != self.value(number):
                 raise Wrong(f"{number} has the value {piece.payload[piece.skip + index]}")
-            elif self.runs[number] <= self.kinds[number][1]:
+            elif self._comes_to(number, self.runs[number]) != "works":
                 raise Wrong(f"{number} has a value, and no run of it has worked")
 
     def _look_at_failure(self, number: int, payload: str) -> None:
         self.failures += 1
-        what, _ = self.kinds[number]
-        if payload != f"{what} {number}" or what == "works":
-            raise Wrong(f"{number} has the failure {payload!r}, and it {what}")
+        what = payload.split(maxsplit=1)[0]
+        if payload != f"{what} {number}" or what not in self.kinds.get(number, ()):
+            raise Wrong(f"{number} has the failure {payload!r}")
         if what == "dies" and self.deaths[number] < self.sim.world.options.max_deliveries:
             raise Wrong(f"{number} is dead after {self.deaths[number]} deaths")
         if what == "asks" and self.asked[number] < self.rule.max + 1:

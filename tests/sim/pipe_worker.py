@@ -8,10 +8,11 @@ control link. It may be killed, stand still for long, be given up and live on un
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks.core.parcels import PIPE_S
 from zmqtasks.messages import (
     DEAD,
     Ask,
@@ -29,12 +30,14 @@ from zmqtasks.messages import (
 )
 
 from .links import Channel
+from .worlds import Wrong
 
 if TYPE_CHECKING:
     from .pipeline import PipeSim
 
 QUIET_S = 0.02  # a pipe of which nothing has come for so long is empty
 BEATS = 5  # within the time after which silence counts
+SHY_S = 0.15
 FN = 1
 
 
@@ -119,14 +122,24 @@ class Worker:
         self.stood_still = -1.0  # until when it did last
         self.hand: deque[Entry] = deque()
         self.running: dict[int, Entry] = {}  # by number
+        self.mending = 0  # children that have died, and are not there again
+        self.vain_since: float | None = None  # a recall has brought nothing, and nothing has been read since
         self.started: set[int] = set()
         self.outbox: list[Part] = []
+        self._told: Part | None = (
+            None  # the last value that the sink was told, to be told again with the next
+        )
         self.draining = False
         self.heard_at = 0.0  # of the pipe
         self.pace = [0, 0.0]
-        self.say(Slots(slots))
-        if world.silence_s is not None:
-            self._beat(world.silence_s / BEATS)
+        if sim.rng.random() < world.shy:
+            self.stopped_until = sim.now + sim.rng.random() * SHY_S
+        self.act(self._begin)
+
+    def _begin(self) -> None:
+        self.say(Slots(self.slots))
+        if (silence_s := self.sim.world.silence_s) is not None:
+            self._beat(silence_s / BEATS)
 
     def act(self, act: Callable[..., None], *args: Any) -> None:
         """Now, or as soon as it goes on; never if it is dead."""
@@ -144,6 +157,9 @@ class Worker:
     def hear(self, message: Any) -> None:
         """The ventilator says `message`: it is on its way."""
         assert type(message) is Recall
+        excused = self.leaving or self.sim.ventilator.stream._sent  # maybe lost: then everybody has to look
+        if not excused and self.vain_since is not None and self.sim.now < self.vain_since + PIPE_S / 2:
+            raise Wrong(f"worker {self.peer} is recalled again in vain")
         self.down.send(self.act, self._recall)
 
     def _beat(self, every_s: float) -> None:
@@ -157,6 +173,10 @@ class Worker:
     def waiting(self) -> int:
         """How many items in hand have not started."""
         return sum([entry.limit - entry.first for entry in self.hand])
+
+    def unstarted(self) -> Iterator[int]:
+        """By number."""
+        return (entry.base + item for entry in self.hand for item in range(entry.first, entry.limit))
 
     def on_readable(self) -> None:
         """Something lies in the pipe."""
@@ -172,6 +192,7 @@ class Worker:
             self._take(run)
             read.append(run.first)
         if read:
+            self.vain_since = None
             self._claim(read)
             self.sim.ventilator.pipe_has_room()
             self._start()
@@ -194,7 +215,7 @@ class Worker:
 
     def _start(self) -> None:
         sim = self.sim
-        while self.hand and len(self.running) < self.slots:
+        while self.hand and len(self.running) + self.mending < self.slots:
             entry = self.hand[0]
             if entry.limit - entry.first == 1:
                 self.hand.popleft()
@@ -216,6 +237,8 @@ class Worker:
         self.pace[1] += seconds
         if what == "dies":
             item.deliveries += 1
+            self.mending += 1
+            sim.at(sim.world.mends_s, self.act, self._mended)
             if item.deliveries >= sim.world.options.max_deliveries:
                 self.say(Ends([Ended(item.ordinal, item.first, 1, DEAD, payload)]))
             else:
@@ -229,8 +252,14 @@ class Worker:
             self._tell(item, payload, failed=what == "fails")
         self._start()
         self._read()
+        if self.leaving and self.hand:
+            self._give_back()
         if self.leaving and not self.running:
             self._go()
+
+    def _mended(self) -> None:
+        self.mending -= 1
+        self._start()
 
     def _tell(self, item: Entry, payload: Any, *, failed: bool) -> None:
         if not self.outbox:
@@ -252,10 +281,23 @@ class Worker:
         outbox, self.outbox = self.outbox, []
         if not outbox:
             return
-        hear = self.sim.sink.hear
+        hear, rng = self.sim.sink.hear, self.sim.rng
+        twice = self.sim.faulty and rng.random() < self.sim.world.twice
+        last, first = self._told, outbox[0]
+        if (
+            twice
+            and not first.failed
+            and last is not None
+            and (last.ordinal, last.offset + last.items) == (first.ordinal, first.offset)
+        ):
+            both = Part(
+                last.ordinal, last.offset, last.items + first.items, False, last.payload + first.payload
+            )
+            self.sink.send(hear, [both])
         self.sink.send(hear, outbox)
-        if self.sim.faulty and self.sim.rng.random() < self.sim.world.twice:
+        if twice:
             self.sink.send(hear, outbox)
+        self._told = None if outbox[-1].failed else outbox[-1]
 
     # ---- back
 
@@ -276,6 +318,7 @@ class Worker:
         rest = [(entry.ordinal, entry.first, entry.limit - entry.first) for entry in self.hand]
         died = [(entry.ordinal, entry.first, entry.deliveries) for entry in self.hand if entry.deliveries]
         self.hand.clear()
+        self.vain_since = None if rest else self.sim.now
         self.say(Returned(rest, died))
         self._read()
 

@@ -34,13 +34,15 @@ class PipeWorld:
     flush_s: float  # how old an outcome becomes in a worker
     late: float
     sink_late: float  # how often an outcome is on its way for long
-    twice: float
+    twice: float  # how often outcomes come twice, and with others
     silence_s: float | None
     ordered: bool
     remote: bool  # the sink is a process of its own
     window: int
     costs: tuple[float, ...]
     stragglers: int  # how many inputs of a run take seconds
+    mends_s: float  # until there is another child for one that died
+    shy: float  # how often the first word of a worker comes a while after its end of the pipe is there
     fails: float
     flaky: float
     poison: float
@@ -77,11 +79,11 @@ class PipeWorld:
             slots=tuple(rng.choice((1, 1, 2, 3)) for _ in range(workers)),
             hwm=rng.choice((1, 2, 4)),
             ahead=rng.choice((0, 1, 3)),
-            pipe_s=rng.choice((1e-5, 1e-3, 0.02)),
+            pipe_s=rng.choice((1e-5, 1e-3, 0.1)),
             control_s=rng.choice((1e-5, 1e-3, 0.02)),
             sink_s=rng.choice((1e-5, 1e-3, 0.02)),
             loop_s=rng.choice((0.0, 1e-4, 2e-3)),
-            flush_s=rng.choice((0.0, 2e-3)),
+            flush_s=rng.choice((0.0, 2e-3, 0.02)),
             late=0.1 if chance() < 0.3 else 0.0,
             sink_late=0.1 if chance() < 0.3 and not calm else 0.0,
             twice=0.2 if chance() < 0.2 else 0.0,
@@ -90,7 +92,9 @@ class PipeWorld:
             remote=remote,
             window=rng.choice((8, 1000, 1000)),
             costs=tuple(rng.choice((2e-4, 2e-3, worst)) for _ in range(rng.randint(1, 3))),
-            stragglers=times(0.3, 2),
+            stragglers=times(0.4, 2),
+            mends_s=rng.choice((0.0, 0.05)),
+            shy=0.3 if chance() < 0.3 else 0.0,
             fails=0.1 if chance() < 0.3 else 0.0,
             flaky=0.2 if chance() < 0.3 else 0.0,
             poison=0.1 if chance() < 0.3 else 0.0,

@@ -3,7 +3,8 @@
     python -m tests.sim SEED --pipeline     one seed, with every message
     python -m tests.sim --seeds 2000 --pipeline
 
-The machines are the real ones (`Stream`, `Gather`), the workers a model. Phase one, safety: workers are killed, stand
+The machines are the real ones (`Stream`, `Gather`), the workers a model, or with `--nodes` `Node` and a model of its
+children. Phase one, safety: workers are killed, stand
 still and come back, leave and join; what lies in a pipe is lost; the ventilator stands still; a sink of its own process
 is killed and comes back with what it had written. Phase two, liveness: no more faults, and everything has to settle.
 """
@@ -19,10 +20,12 @@ from zmqtasks.core.ranges import Ranges
 from zmqtasks.core.stream import Stream
 
 from .links import Time
+from .pipe_node import NodeWorker
 from .pipe_truth import PipeTruth
 from .pipe_worker import Worker
 from .pipe_worlds import DROP, PipeWorld
-from .ventilator import Sink, Ventilator
+from .sink import Sink
+from .ventilator import Ventilator
 from .worlds import Wrong
 
 SAFETY_S = 1.0  # how long faults go on
@@ -43,9 +46,12 @@ PIPE_CORE = PipeCore(Stream, Gather, Ranges)
 
 
 class PipeSim:
-    """One seed."""
+    """One seed. `nodes`: the workers are `Node`s with modelled children."""
 
-    def __init__(self, seed: int, core: PipeCore = PIPE_CORE, *, trace: bool = False) -> None:
+    def __init__(
+        self, seed: int, core: PipeCore = PIPE_CORE, *, nodes: bool = False, trace: bool = False
+    ) -> None:
+        self.worker = NodeWorker if nodes else Worker
         self.seed = seed
         self.rng = Random(seed)
         self.core = core
@@ -109,10 +115,7 @@ class PipeSim:
             (world.sink_kills, self.sink.kill),
         ):
             self._some_time(times, fault)
-        if not (
-            world.remote and world.ordered
-        ):  # what waits for its turn is not confirmed: nobody seems to idle
-            self.at(SAMPLE_S, self._sample)
+        self.at(SAMPLE_S, self._sample)
 
     def _some_time(self, times: int, fault: Callable[[], None]) -> None:
         latest = self.rng.choice((0.03, 0.3, SAFETY_S))
@@ -157,8 +160,11 @@ class PipeSim:
             worker.pipe.reset()
 
     def _leave(self) -> None:
-        if (worker := self._victim()) is not None:
-            worker.leave()
+        there = [worker for worker in self.ventilator.workers.values() if worker.alive and not worker.leaving]
+        if there:  # who is at work for long is more interesting
+            max(
+                there, key=lambda worker: sum(number in self.truth.costs for number in worker.running)
+            ).leave()
 
     def _stall(self) -> None:
         self.ventilator.stand_still(self.rng.random() * self.rng.choice((0.1, 1.0)))
@@ -183,24 +189,30 @@ class PipeSim:
             return False
         if any(not worker.alive or worker.stopped_until > self.now for worker in workers):
             return False  # it cannot be asked, and is not given up yet
-        there = [worker for worker in workers if worker.peer in stream.hands and not worker.leaving]
-        if not any(not (worker.running or worker.hand or worker.pipe.runs) for worker in there):
+        # What a worker has done may be on its way to the sink for long: then nobody sees that it idles.
+        seen = [
+            worker
+            for worker in workers
+            if (hand := stream.hands.get(worker.peer)) and hand.count < hand.slots
+        ]
+        if not any(not (w.running or w.waiting or w.pipe.runs or w.leaving) for w in seen):
             return False
         unstarted = any(
-            entry.base + item not in self.truth.given
+            number not in self.truth.given
             for worker in workers
-            for entry in worker.hand
-            for item in range(entry.first, entry.limit)
-            if entry.base >= self.truth.first
+            for number in worker.unstarted()
+            if number >= self.truth.first
         )
         return bool(unstarted or stream._sent or stream._ready.first is not None)
 
 
-def first_pipe_failure(seeds: Iterable[int], core: PipeCore = PIPE_CORE) -> tuple[int, str] | None:
+def first_pipe_failure(
+    seeds: Iterable[int], core: PipeCore = PIPE_CORE, *, nodes: bool = False
+) -> tuple[int, str] | None:
     """The first of `seeds` that finds something, and what; None if none does."""
     for seed in seeds:
         try:
-            PipeSim(seed, core).run()
+            PipeSim(seed, core, nodes=nodes).run()
         except Wrong as error:
             return seed, str(error)
     return None

@@ -134,6 +134,8 @@ class Policies:
     def delivered(self, id_: int, deliveries: int) -> bool:
         """Whether so many are what the dispatcher should know."""
         deaths = self.sim.truth.deaths[id_]
+        if (lost := self.sim.top.lost_under(id_)) or self.sim.top.nodes_lost:
+            return deliveries <= deaths + lost  # what a lost node knew is lost with it
         return deliveries == deaths or (id_ in self.over and deliveries < deaths)
 
     def started(self, id_: int) -> None:

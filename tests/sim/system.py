@@ -206,12 +206,19 @@ class Sim:
         return self.rng.choice(nodes) if nodes else None
 
     def _kill_node(self) -> None:
-        """With all its children; the broker sees it, or only hears nothing more."""
-        if (node := self._node()) is None:
-            return
+        """With all its children."""
+        if (node := self._node()) is not None:
+            self.take_down(node)
+
+    def take_down(self, node: NodeHost) -> None:
+        """It is killed; the broker sees it, or only hears nothing more."""
         node.kill()
-        if self.world.silence_s is None or self.rng.random() < 0.5:
+        if self.world.silence_s is not None and self.rng.random() < 0.5:
+            return
+        if node.up.cut:
             self.at(self.rng.choice((0.0, 1e-4, 0.005)), self._see, node, "its link is gone")
+        else:  # after all that it had said
+            node.up.send(self._see, node, "its link is gone")
 
     def _cut_node(self) -> None:
         """The broker takes it for lost, and it lives on."""

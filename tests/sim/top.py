@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks.core.attempts import known_attempts
 from zmqtasks.core.effects import (
     ACCEPTED,
     DELIVERED,
@@ -105,6 +106,14 @@ class Top(Host):
         self.receive(node.peer, Lost(reason))
         self._replace(node)
 
+    def lost_under(self, id_: int) -> int:
+        """How many nodes are gone on which it had started, or was just to."""
+        nodes = [node for node in self.children.values() if isinstance(node, NodeHost)]
+        gone = [node for node in nodes if node.peer not in self.machine.peers]
+        return sum(
+            any(id_ in child.started | child.first for child in node.children.values()) for node in gone
+        )
+
     def part_with(self, node: NodeHost) -> None:
         """A node has left, as it said it would: no excuse for starting anything again."""
         if node.lost:
@@ -156,7 +165,7 @@ class Top(Host):
                     self._refused_now.update(id_ for id_ in ids if id_ not in truth.journal)
                     truth.refused |= self._refused_now
                 try:
-                    truth.journal.append(effect)
+                    truth.journal.record([effect])
                 except ValueError as error:
                     raise Wrong(str(error)) from error
                 if kind == ACCEPTED:
@@ -165,8 +174,6 @@ class Top(Host):
                     bad := [
                         task.id for task in tasks if not self.sim.policies.delivered(task.id, task.deliveries)
                     ]
-                    if not self.nodes_lost
-                    else []
                 ):
                     raise Wrong(f"deliveries of {bad} are not what they were")
                 elif kind == RETRIED:
@@ -208,6 +215,9 @@ class Top(Host):
         held = {id_ for task in machine.ledger.tasks.values() for id_ in range(task.id, task.id + task.count)}
         if held != truth.unsettled:
             raise Wrong(f"unsettled and forgotten, or the other way round: {held ^ truth.unsettled}")
+        tasks = machine.ledger.tasks.values()
+        if bad := [] if world.nodes else [task.id for task in tasks if task.attempt != known_attempts(task)]:
+            raise Wrong(f"the attempts of {bad} are not those that have begun")
         if machine.ledger.pending != len(held):
             raise Wrong("pending does not say what is unsettled")
         if over := [

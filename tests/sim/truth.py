@@ -182,7 +182,7 @@ class Truth:
             self.sim.policies.verify_failure(id_, final.value, spec, item)
         if final.state == SUCCEEDED and self.sim.policies.runs[id_] <= spec.flaky.get(item, 0):
             raise Wrong(f"task {id_} succeeded, and none of its runs did")
-        if final.state == DEAD and item not in spec.poison:
+        if final.state == DEAD and item not in spec.poison and not self.sim.top.lost_under(id_):
             raise Wrong(f"task {id_} is DEAD and innocent")
         if final.state == DEAD and self.sim.world.nodes:
             self.look_at_deaths(id_)
@@ -192,7 +192,10 @@ class Truth:
                 raise Wrong(f"task {id_} is DEAD after {final.deaths} deliveries, not {self.deaths[id_]}")
 
     def look_at_deaths(self, id_: int) -> None:
-        """It is said to be DEAD: as many have died of it as it allows, and again for each node that was lost."""
+        """It is said to be DEAD: as many have died of it as it allows, be they nodes that it ran on.
+
+        Or more: what a node knew is lost with it.
+        """
         most, deaths = self.sim.work.spec_of[id_][0].options.max_deliveries, self.deaths[id_]
-        if not most <= deaths <= most * (1 + self.sim.top.nodes_lost):
+        if not most - self.sim.top.lost_under(id_) <= deaths <= most * (1 + self.sim.top.nodes_lost):
             raise Wrong(f"task {id_} is DEAD after {deaths} deaths, not {most}")

@@ -8,7 +8,6 @@ from zmqtasks.core.effects import End, Send, Settle
 from zmqtasks.core.parcels import PIPE_S
 from zmqtasks.messages import Accepted, Feed, Lost, Run, Slots
 
-from .links import Channel
 from .pipe_worker import Pipe, Worker
 from .pipe_worlds import HALT, Course
 from .worlds import Wrong
@@ -26,7 +25,7 @@ class Ventilator:
         self.workers: dict[int, Worker] = {}
         self.peers = 0
         self.pipes: list[Pipe] = []
-        self.stopped_until = self.stood_still = -1.0
+        self.stopped_until = self._deaf_until = -1.0
         self.course: Course | None = None
         self.number = self.limit = 0  # of the next input, and where the run ends
         self.fed: list[tuple[int, int]] = []  # of this run
@@ -54,6 +53,8 @@ class Ventilator:
 
     def drop(self) -> None:
         """The present run is over, whatever is left of it."""
+        for worker in self.workers.values():
+            worker.vain_since = None  # what it has is another's now
         self.sim.note("  the run is over")
         self.stream.drop()
         self.course = None
@@ -88,6 +89,9 @@ class Ventilator:
 
     def hear(self, peer: int, message: Any) -> None:
         """Something has arrived."""
+        if self._deaf_until > self.sim.now:
+            self.sim.at_time(self._deaf_until, self.hear, peer, message)
+            return
         if type(message) is Slots and self.workers[peer].lost:
             return  # the number was given up, and whoever has it is being told
         self._inbox.append((peer, message))
@@ -107,7 +111,7 @@ class Ventilator:
     def join(self, slots: int) -> None:
         """A new worker: its end of the pipe is there before its first word."""
         self.peers += 1
-        worker = self.workers[self.peers] = Worker(self.sim, self.peers, slots)
+        worker = self.workers[self.peers] = self.sim.worker(self.sim, self.peers, slots)
         self.sim.note(f"  worker {self.peers} with {slots} slots joins")
         self.pipes.append(worker.pipe)
         self.turn_soon()
@@ -158,6 +162,8 @@ class Ventilator:
 
     def _push(self, run: Run) -> bool:
         pipes = self.pipes
+        if self.halted:
+            raise Wrong("something goes out after a halt")
         for step in range(len(pipes)):
             at = (self._next_pipe + step) % len(pipes)
             if pipes[at].has_room:
@@ -180,9 +186,12 @@ class Ventilator:
             self.sim.at(self.sim.rng.random() * self.sim.world.loop_s, self.turn)
 
     def stand_still(self, seconds: float) -> None:
-        """For so long."""
+        """For so long; at times its whole machine does, and what comes to it is late."""
         self.sim.note("  the ventilator stands still")
-        self.stopped_until = self.stood_still = self.sim.now + seconds
+        self.stopped_until = max(self.stopped_until, self.sim.now + seconds)
+        if self.sim.rng.random() < 0.5:
+            self._deaf_until = self.stopped_until + 0.001
+            self.sim.truth.excuse_all()  # the last outcomes of who has left may be late
 
     def turn(self) -> None:
         """Read, feed, decide, act, push, and see when the next one is due."""
@@ -287,110 +296,3 @@ class Ventilator:
         held = {hand.id: hand.parcels for hand in stream.hands.values() if hand.parcels}
         if stream.unsettled or stream.running or stream._batches or stream._sent or held:
             raise Wrong(f"something is left: {stream._batches} {stream._sent} {held}")
-
-
-class Link(Channel):
-    """Between the ventilator and a sink elsewhere."""
-
-
-class Sink:
-    """The gathering: in the ventilator's process, or in one of its own that is killed and started anew."""
-
-    def __init__(self, sim: PipeSim) -> None:
-        self.sim = sim
-        self.alive = True
-        self._first = 0
-        self._gather: Any = None
-        self._written: Any = None
-        self._known: list[tuple[int, int]] = []
-        self._inbox: list[list[Any]] = []
-        self._links()
-
-    def _links(self) -> None:
-        self.up, self.down = (
-            Link(self.sim, self.sim.world.control_s),
-            Link(self.sim, self.sim.world.control_s),
-        )
-
-    def begin(self, first: int, known: list[tuple[int, int]]) -> None:
-        """A run."""
-        ranges = self.sim.core.ranges
-        self._first = first
-        self._written = ranges(known)
-        self._gather = self.sim.core.gather(first, ordered=self.sim.world.ordered, known=ranges(known))
-
-    @property
-    def waiting(self) -> int:
-        """How many outcomes wait for their turn."""
-        return 0 if self.sim.world.remote else int(self._gather.waiting)
-
-    def hear(self, parts: list[Any]) -> None:
-        """Outcomes of a worker have arrived."""
-        if not self.sim.world.remote:
-            self._inbox.append(parts)
-            self.sim.ventilator.turn_soon()
-        elif self.alive:
-            self._gather_parts(parts)
-
-    def turn(self) -> None:
-        """Read what has come."""
-        inbox, self._inbox = self._inbox, []
-        for parts in inbox:
-            self._gather_parts(parts)
-
-    def _gather_parts(self, parts: list[Any]) -> None:
-        for part in parts:
-            base = part.ordinal & ((1 << 40) - 1)
-            self._take(base, base + part.offset, part.items, part.payload, failed=part.failed)
-
-    def fail(self, number: int, payload: Any) -> None:
-        """The ventilator knows of a failure that no worker can tell."""
-        if self.sim.world.remote:
-            self.down.send(self._fail, number, payload)
-        else:
-            self._fail(number, payload)
-
-    def _fail(self, number: int, payload: Any) -> None:
-        if self.alive:
-            base = next(
-                (base for base, count in self.sim.ventilator.fed if base <= number < base + count), -1
-            )
-            self._take(base, number, 1, payload, failed=True)
-
-    def _take(self, base: int, first: int, items: int, payload: Any, *, failed: bool) -> None:
-        new, out = self._gather.take(first, items, payload, failed=failed)
-        for piece in out:
-            self.sim.truth.out(piece)
-        if not self.sim.world.remote:
-            for piece in new:
-                self.sim.ventilator.accepted(base, piece.first - base, piece.items)
-            return
-        for piece in out:  # written; what waits for its turn would be lost with the process
-            self._written.add(piece.first, piece.first + piece.items)
-            self.up.send(self.sim.ventilator.accepted_range, piece.first, piece.first + piece.items)
-
-    # ---- of its own process
-
-    def kill(self) -> None:
-        """What it had in memory is gone, and what was on its way to it."""
-        if not self.alive:
-            return
-        self.sim.note("  the sink is killed")
-        self.alive = False
-        self.sim.truth.excuse_all()
-        self.up.cut = self.sim.rng.random() < 0.5
-        self.down.cut = True
-        self.sim.at(self.sim.rng.random() * 0.1, self._restart)
-
-    def _restart(self) -> None:
-        self.sim.note(f"  the sink is there again, with {list(self._written)}")
-        self.alive = True
-        self.sim.truth.excuse_all()
-        self._links()
-        self._known = list(self._written)
-        self._gather = self.sim.core.gather(
-            self._first, ordered=self.sim.world.ordered, known=self.sim.core.ranges(self._known)
-        )
-        for first, limit in self._known:
-            self.up.send(self.sim.ventilator.accepted_range, first, limit)
-        self.up.send(self.sim.ventilator.lose_all)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks.messages import LEASED, Task
@@ -25,6 +26,8 @@ class Work:
         self.keys = 0
         self.spec_of: dict[int, tuple[Spec, int]] = {}  # by id: what it does, and which item of it
         self.costs: list[float] = []
+        self._dealt: Counter[int] = Counter()  # how often it was handed to a child: of this node
+        self._handed: Counter[int] = Counter()  # to a node
         self._values: dict[tuple[int, int], Any] = {}
 
     def spec(self, ids: list[int], depth: int = 0) -> Spec:
@@ -65,13 +68,14 @@ class Work:
 
     def entry(self, task: Task) -> Entry:
         """As it travels to a child."""
-        self._look(task)
+        self._look(task, self._dealt)
         spec, _ = self.spec_of[task.id]
         return Entry(task.ordinal, task.id, task.offset, task.count, task.span, task.inputs, spec)
 
     def copy(self, task: Task) -> Task:
         """As it travels to a node: what belongs to one dispatcher does not."""
-        self._look(task)
+        self._look(task, self._handed)
+        self._dealt.pop(task.id, None)
         return Task(
             id=task.id,
             fn=task.fn,
@@ -81,16 +85,19 @@ class Work:
             offset=task.offset,
             span=task.span,
             inputs=task.inputs,
+            attempt=task.attempt - 1,
             deliveries=task.deliveries,
         )
 
-    def _look(self, task: Task) -> None:
+    def _look(self, task: Task, handed: Counter[int]) -> None:
         assert task.state == LEASED, "a task was sent that is not leased"
         spec, item = self.spec_of[task.id]
         assert (task.offset, task.fn, task.span) == (item, spec.fn, spec.span), "a span was cut wrong"
         assert task.attempt > 0, "an attempt was not counted"
         # Whoever waits, and has not been heard of yet, gives back what it is given for as long as that takes.
-        assert task.attempt <= ATTEMPTS_MAX or self.sim.world.subs, f"task {task.id} goes to and fro"
+        handed[task.id] += 1
+        free = self.sim.world.subs or self.sim.world.plague
+        assert handed[task.id] <= ATTEMPTS_MAX or free, f"task {task.id} goes to and fro"
 
     def duration(self, fn: int) -> float:
         """How long it takes this time."""

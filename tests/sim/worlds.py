@@ -102,6 +102,7 @@ class World:
     pauses: int = 0  # a node stands still, its children go on
     leaves: int = 0
     new_lanes: int = 0  # a node takes more than before
+    plague: bool = False  # some of what ends its child ends its node
     crossing: float = 0.0  # how often a cancel crosses what a node gives back
 
     @classmethod
@@ -170,3 +171,4 @@ class World:
         self.leaves = times(0.3, 2)
         self.new_lanes = times(0.5, 2) if self.lanes else 0
         self.crossing = 0.5 if self.cancels and rng.random() < 0.7 else 0.0
+        self.plague = self.poison and rng.random() < 0.6

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zmqtasks.cli.exits import CommandError, Exit
-from zmqtasks.cli.options import BROKER, Debug, Level, LogLevel, bind_address, duration, size
+from zmqtasks.cli.options import BROKER, Debug, Level, LogLevel, ShutdownTimeout, bind_address, duration, size
 
 if TYPE_CHECKING:
     from zmqtasks.keys import KeyStore
@@ -65,16 +65,7 @@ def broker(
             show_default="256M",
         ),
     ] = 256 << 20,
-    shutdown_timeout: Annotated[
-        float,
-        typer.Option(
-            "--shutdown-timeout",
-            parser=duration,
-            metavar="DURATION",
-            help="After TERM or Ctrl-C, how long to wait for what is queued or runs.",
-            show_default="30s",
-        ),
-    ] = 30.0,
+    shutdown_timeout: ShutdownTimeout = 30.0,
     log_level: LogLevel = Level.INFO,
     debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
@@ -106,6 +97,7 @@ def broker(
     signals = Signals(served.stop, promise, shutdown_timeout)
     _introduce(served.addresses, store)
     served.run()
+    signals.end()
     raise typer.Exit(signals.code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from zmqtasks.cli.exits import CommandError, Exit
 from zmqtasks.cli.options import BROKER, AsJson, Broker, Debug, KeyFile, TaskId
 from zmqtasks.cli.output import Column, age, json_document, record, records, size
-from zmqtasks.messages import State
+from zmqtasks.messages import FACE, SUCCEEDED, State
 
 _TASKS = (
     Column("ID", "id"),
@@ -44,6 +45,7 @@ _TASK = (
     Column("Name", "name"),
     Column("State", "state"),
     Column("Why", "why"),
+    Column("Error", "error"),
     Column("Queue", "queue"),
     Column("Priority", "priority"),
     Column("Python", "python"),
@@ -139,16 +141,22 @@ def explain(
     as_json: AsJson = False,
     debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
-    """Say where a task is, and why it is not running.
+    """Say where a task is, and why it is not running, or why it has failed.
 
     Example: zmqtasks explain 1f0a77c2-1
 
     The exit code is 6 if the broker knows no such task.
     """
     from zmqtasks.cli.connection import connected
+    from zmqtasks.cli.outcome import line_of
+    from zmqtasks.errors import UnknownTask
 
     with connected(broker, key, "inspect") as connection:
         found = connection.inspect.explain(task_id)
+        if FACE.index(found["state"]) > SUCCEEDED:  # the broker cannot open what was raised
+            with suppress(UnknownTask):  # its time is over just now
+                error = connection.outcome(task_id, wait=False).error()
+                found["error"] = error if as_json else line_of(error)
     shown = [column for column in _TASK if found.get(column.key) not in (None, "", {}, 0)]
     record(
         found, [column for column in shown if column.key != "count" or found["count"] > 1], as_json=as_json

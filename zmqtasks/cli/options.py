@@ -24,6 +24,7 @@ __all__ = [
     "KeyFile",
     "Level",
     "LogLevel",
+    "ShutdownTimeout",
     "TaskId",
     "address",
     "bind_address",
@@ -178,6 +179,16 @@ LogLevel = Annotated[
     Level,
     typer.Option(
         "--log-level", metavar="LEVEL", help="What is said: debug, info, warning or error and above."
+    ),
+]
+ShutdownTimeout = Annotated[
+    float,
+    typer.Option(
+        "--shutdown-timeout",
+        parser=duration,
+        metavar="DURATION",
+        help="How long to wait after TERM or Ctrl-C: a worker for what runs, a broker for what is queued too.",
+        show_default="30s",
     ),
 ]
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="As `zmqtasks submit` printed it.")]

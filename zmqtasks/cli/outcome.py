@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from zmqtasks import payload as payloads
@@ -12,7 +15,7 @@ from zmqtasks.cli.output import json_document, printable
 from zmqtasks.messages import FACE, FAILED, SUCCEEDED
 from zmqtasks.outcome import error_of, load
 
-__all__ = ["Outcome"]
+__all__ = ["Outcome", "line_of"]
 
 _FRAME = re.compile(r'^  File "(.*)", line (\d+)', re.MULTILINE)
 
@@ -34,16 +37,17 @@ class Outcome(NamedTuple):
         """
         about = {"id": self.task_id, "state": FACE[self.state].value, "attempts": self.attempts}
         if self.state != SUCCEEDED:
-            error = self._error()
+            error = self.error()
             if as_json:
                 json_document({**about, "error": error})
-            raise CommandError(f"task {self.task_id} {self._ended()}{_line(error)}") from self._exception()
+            raise CommandError(f"task {self.task_id} {self._ended()}{line_of(error)}") from self._exception()
         value = self._value()
-        text = _json(value)
-        if as_json:
-            json_document({**about, **({"repr": repr(value)} if text is None else {"result": value})})
-        else:
-            print(printable(repr(value)) if text is None else text)
+        with _every_digit():
+            text = _json(value)
+            if as_json:
+                json_document({**about, **({"repr": repr(value)} if text is None else {"result": value})})
+            else:
+                print(printable(repr(value)) if text is None else text)
 
     def _value(self) -> Any:
         opened = load(self.payload, self.task_id)
@@ -60,8 +64,8 @@ class Outcome(NamedTuple):
     def _exception(self) -> BaseException:
         return error_of(self.state, self.payload, self.task_id, self.cluster_id)
 
-    def _error(self) -> dict[str, str]:
-        """Of what was raised, or of what stands for it: type, message, traceback."""
+    def error(self) -> dict[str, str]:
+        """What kept a task from succeeding. Of what was raised, or of what stands for it: type, message, traceback."""
         if self.state == FAILED and not isinstance(
             self.payload, str
         ):  # as text: its class may be workers' only
@@ -71,13 +75,24 @@ class Outcome(NamedTuple):
         return {"type": type(error).__name__, "message": str(error), "traceback": ""}
 
 
-def _line(error: dict[str, str]) -> str:
+def line_of(error: dict[str, str]) -> str:
     """What a traceback ends with, and where that was raised."""
     if not error["traceback"]:
         return error["message"]
     text = f"{error['type']}: {error['message']}" if error["message"] else error["type"]
     places = _FRAME.findall(error["traceback"])
     return f"{text} ({places[-1][0]}:{places[-1][1]})" if places else text
+
+
+@contextmanager
+def _every_digit() -> Iterator[None]:
+    """Show integers of more than 4300 digits too: Python refuses to, lest a stranger keep it busy."""
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(limit)
 
 
 def _json(value: Any) -> str | None:

@@ -57,6 +57,11 @@ class Signals:
         """The exit code: 0 without a signal."""
         return _SHELLS + self._first if self._first else 0
 
+    @staticmethod
+    def end() -> None:
+        """No alarm any more: an interpreter that ends does not hear it, and would die of it."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
     def _hear(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGQUIT:
             self._first = self._first or number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,11 @@ from zmqtasks.cli.options import (
     json_or_text,
     pairs,
 )
+from zmqtasks.cli.output import json_document
+from zmqtasks.messages import FACE, FINAL_FROM, State
+
+if TYPE_CHECKING:
+    from zmqtasks.cli.connection import Connection
 
 _Timeout = Annotated[
     float | None,
@@ -102,7 +107,6 @@ def submit(
     exit code is 1 if the task fails, 3 if there is no such function.
     """
     from zmqtasks.cli.connection import connected
-    from zmqtasks.cli.output import json_document
     from zmqtasks.cli.target import resolve
     from zmqtasks.options import DEFAULT_OPTIONS, Retry
 
@@ -185,25 +189,45 @@ def result(
 
 
 def cancel(
-    task_id: TaskId,
+    task_id: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help="As `zmqtasks submit` printed it.", show_default=False),
+    ] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag", metavar="NAME=VALUE", help="All tasks with this tag; of several, with all of them."
+        ),
+    ] = None,
     terminate: Annotated[bool, typer.Option("--terminate", help="End it even if it runs.")] = False,
     broker: Broker = BROKER,
     key: KeyFile = None,
     as_json: AsJson = False,
     debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
-    """Cancel a task that has not started, or with --terminate one that runs.
+    """Cancel a task that has not started, or all with a tag; with --terminate those that run, too.
 
     Example: zmqtasks cancel 1f0a77c2-1 --terminate
 
-    The exit code is 1 if it cannot be cancelled any more, 6 if the broker knows no such task.
+    Example: zmqtasks cancel --tag customer=7
+
+    The exit code is 1 if one cannot be cancelled any more, 6 if the broker knows no such task.
     """
     from zmqtasks.cli.connection import connected
-    from zmqtasks.cli.output import json_document
 
+    wanted = pairs(tags)
+    if (task_id is None) == (not wanted):
+        raise typer.BadParameter("what to cancel is an ID or a --tag", param_hint="ID")
     with connected(broker, key, "cancel") as connection:
-        cancelled = connection.host.cancel(connection.number(task_id), terminate=terminate)
-        state = connection.inspect.explain(task_id)["state"]
+        if task_id is None:
+            _cancel_tagged(connection, wanted, terminate=terminate, as_json=as_json)
+        else:
+            _cancel_one(connection, task_id, terminate=terminate, as_json=as_json)
+
+
+def _cancel_one(connection: Connection, task_id: str, *, terminate: bool, as_json: bool) -> None:
+    cancelled = connection.host.cancel(connection.number(task_id), terminate=terminate)
+    state = connection.inspect.explain(task_id)["state"]
     if as_json:
         json_document({"id": task_id, "cancelled": cancelled, "state": state})
     if not cancelled:
@@ -212,3 +236,40 @@ def cancel(
         raise CommandError(f"task {task_id} is not cancelled: {why}")
     if not as_json:
         print(f"Cancelled {task_id}.")
+
+
+def _cancel_tagged(connection: Connection, tags: dict[str, str], *, terminate: bool, as_json: bool) -> None:
+    """Each is asked for, but for neighbours of a map: those go together, and what is left of them is asked for then."""
+    host, name = connection.host, ",".join(f"{name}={value}" for name, value in tags.items())
+
+    def pending(within: set[int] | None = None) -> list[range]:
+        tasks = connection.inspect.list(limit=sys.maxsize, tags=tags)
+        firsts = [
+            (connection.number(task["id"]), task["count"]) for task in tasks if not _is_final(task["state"])
+        ]
+        return [range(first, first + count) for first, count in firsts if within is None or first in within]
+
+    there = pending()
+    spans = [ids for ids in there if len(ids) > 1]
+    for ids in spans:
+        host.cancel_all(ids[0], len(ids))
+    answers = host.cancel_each([ids[0] for ids in there if len(ids) == 1], terminate=terminate)
+    left = len(answers) - sum(answers.values())
+    if spans:
+        within = {id_ for ids in spans for id_ in ids}
+        host.cancel_each([id_ for ids in pending(within) for id_ in ids], terminate=terminate)
+        left += sum(map(len, pending(within)))
+    cancelled = sum(map(len, there)) - left
+    if as_json:
+        json_document({"tags": tags, "cancelled": cancelled, "left": left})
+    elif cancelled:
+        print(f"Cancelled {cancelled} task{'s' if cancelled > 1 else ''} with {name}.")
+    if not there:
+        raise CommandError(f"no task with the tag {name} waits or runs", Exit.NOT_FOUND)
+    if left:
+        why = "they have ended" if terminate else "they run: --terminate ends them"
+        raise CommandError(f"{left} of {left + cancelled} tasks with {name} are not cancelled: {why}")
+
+
+def _is_final(state: str) -> bool:
+    return FACE.index(State(state)) >= FINAL_FROM

@@ -215,8 +215,6 @@ def ventilator(
     from zmqtasks.cli.service import Signals, log_to_stderr
     from zmqtasks.cli.streaming import Run, display, tell
     from zmqtasks.cli.target import resolve
-    from zmqtasks.keys import load
-    from zmqtasks.nodes.zap import keypair
     from zmqtasks.stream.results import Output
 
     log_to_stderr(log_level)
@@ -255,9 +253,7 @@ def ventilator(
             function,
             workers=workers or 0,
             bind=bind or (None if workers else BIND),
-            key=None
-            if sink is None or sink.startswith("ipc:")
-            else load(None if key is None else str(key), "client", keypair, address=sink),
+            key=key,
             sink=sink,
             retry=retry,
             time_limit=time_limit,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zmqtasks.cli.exits import CommandError, Exit
-from zmqtasks.cli.options import BROKER, Debug, KeyFile, Level, LogLevel, address, duration, names
+from zmqtasks.cli.options import BROKER, Debug, KeyFile, Level, LogLevel, ShutdownTimeout, address, names
 
 if TYPE_CHECKING:
     from zmqtasks.nodes.worker import Worker
@@ -82,16 +82,7 @@ def worker(
         bool,
         typer.Option("--burst", help="Leave when there is nothing left to do; exit code 4 without a broker."),
     ] = False,
-    shutdown_timeout: Annotated[
-        float,
-        typer.Option(
-            "--shutdown-timeout",
-            parser=duration,
-            metavar="DURATION",
-            help="After TERM or Ctrl-C, how long to wait for what runs.",
-            show_default="30s",
-        ),
-    ] = 30.0,
+    shutdown_timeout: ShutdownTimeout = 30.0,
     log_level: LogLevel = Level.INFO,
     debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
@@ -126,6 +117,7 @@ def worker(
     signals = Signals(working.stop, promise, 0, lambda: working.stop(cold=True))
     absent = _watch_for(working, broker, key, burst=burst)
     reason = working.run()
+    signals.end()
     if absent:
         raise CommandError(absent[0], Exit.NO_CONNECTION)
     if reason:

@@ -20,5 +20,6 @@ Glossary. *Peer*: a worker as the dispatcher sees it: a child process of an embe
 a peer was sent and has not answered. *Lease*: a task's place in a hand, `(peer, ordinal)`; an answer counts only if it
 names the current one, so that late and repeated answers are harmless. *Credit*: how much a peer may have in hand,
 in seconds. *Recall*: asking for what has not started. *Span*: neighbours of a `map` in one record. *Attempt*: a handing
-out. *Delivery*: an attempt that was running when its worker died. *Settle*: the one and only final outcome.
+out that began, or may have. *Delivery*: an attempt that was running when its worker died. *Settle*: the one and only
+final outcome.
 """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+from zmqtasks.core.attempts import is_suspect
 from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, SHORT_S, STEAL_S, Pace
 from zmqtasks.core.peer import Peer
@@ -23,7 +24,7 @@ class Dealer:
         """The estimate for `items` of `task`, 0 where its function is not known yet."""
         return (self.pace.cost_s(task.fn) or 0.0) * items
 
-    def deal(self, peers: Iterable[Peer], now: float) -> list[tuple[Peer, Run]]:
+    def deal(self, peers: Collection[Peer], now: float) -> list[tuple[Peer, Run]]:
         """Take tasks from the queue into hands, the emptiest first; each is given its share, so that all have some."""
         ready = self.ledger.ready
         runs: list[tuple[Peer, Run]] = []
@@ -39,11 +40,13 @@ class Dealer:
                 weights = [peer.slots for peer in takers]
             total = sum(weights)
             for peer, weight in zip(takers, weights, strict=True):
-                share = -(-ready.size * weight // total) if total else 0
+                if not (before := ready.size):
+                    break
+                share = -(-before * weight // total) if total else 0
                 total -= weight
                 first = peer.next_ordinal
                 if share and (tasks := self._fill(peer, lane, floor, share)):
-                    moved = sum([task.count for task in tasks])
+                    moved = before - ready.size
                     self.ledger.counts[QUEUED] -= moved
                     self.ledger.counts[LEASED] += moved
                     peer.watch(now)
@@ -52,17 +55,16 @@ class Dealer:
                 full.add(lane)
         return runs
 
-    def _takers(self, peers: Iterable[Peer], lane: int) -> list[Peer]:
+    def _takers(self, peers: Collection[Peer], lane: int) -> list[Peer]:
         """The peers that take what is in `lane` and have room, those with a free slot and the emptiest first."""
-        peers = list(peers)
         takers = [
             peer
             for peer in peers
             if peer.open()
             and (peer.lanes is None or lane in peer.lanes)
             and (
-                peer.hand_s < peer.window_s * peer.slots
-                or peer.items < peer.slots
+                peer.items < peer.slots
+                or peer.hand_s < peer.window_s * peer.slots
                 or (peer.items < 2 * peer.slots and peer.hand_s < SHORT_S * peer.slots)
             )
         ]
@@ -84,8 +86,8 @@ class Dealer:
             if task.options.priority < floor:
                 break
             cost = self.pace.cost_s(task.fn)
-            if cost is None:
-                room, cost = peer.slots - peer.items, SHORT_S
+            if cost is None or (task.attempt and is_suspect(task)):
+                room, cost = peer.slots - peer.items, cost or SHORT_S
                 share = min(share, room)  # nothing follows it, of whatever function
             else:
                 ahead = (2 if cost < SHORT_S else 1) * peer.slots - peer.items

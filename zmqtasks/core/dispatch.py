@@ -23,24 +23,24 @@ from typing import Any, ClassVar
 
 from msgspec.structs import astuple
 
+from zmqtasks.core.attempts import count_deaths
 from zmqtasks.core.cancels import Cancels
 from zmqtasks.core.deal import Dealer
 from zmqtasks.core.effects import ACCEPTED, DELIVERED, Effect, End, Record, Send
 from zmqtasks.core.ledger import Delivery, Ledger
-from zmqtasks.core.limits import Limits, ask_of, text_of
+from zmqtasks.core.limits import Limits
+from zmqtasks.core.losses import Losses
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.retry import Retries
 from zmqtasks.core.waits import Waits
 from zmqtasks.messages import (
     CANCELLED,
-    DEAD,
     FAILED,
     FULL,
     LEASED,
     NEW,
     SUCCEEDED,
     Answered,
-    Ask,
     Beat,
     Cancel,
     Claimed,
@@ -53,6 +53,7 @@ from zmqtasks.messages import (
     Recall,
     Resumed,
     Returned,
+    Running,
     Slots,
     Submit,
     Task,
@@ -86,7 +87,9 @@ class Dispatcher:
         self._retries = Retries(self.ledger, here=retries)
         self._limits = Limits(self.peers, self._sends, here=limits)
         self._dealer = Dealer(self.ledger, slots)
+        self.pace = self._dealer.pace
         self._cancels = Cancels(self.ledger, self.peers, self._sends)
+        self._losses = Losses(self.ledger, self._retries, self._cancels)
         self.waits = Waits(self.ledger, self.peers, self._cancels, self._sends)
         self.holds = False  # nothing is dealt: what has not started is wanted elsewhere
         self._looked: float | None = None  # when there was a turn last
@@ -122,7 +125,7 @@ class Dispatcher:
                 self._sends.append(Send(taker.id, run))
                 if self._limits.fns:
                     self._limits.dealt(taker, run.tasks, now)
-        if any(peer.items > peer.slots for peer in peers) and not self.holds:
+        if [peer for peer in peers if peer.items > peer.slots] and not self.holds:
             for rich in dealer.steal(peers):
                 self._cancels.recall(rich)
         effects: list[Effect] = [Record(ACCEPTED, self._accepted)] if self._accepted else []
@@ -210,7 +213,7 @@ class Dispatcher:
             self._dealer.pace.note(fn, tasks, seconds)
         work = self._done_singles(peer, message, now)
         for part in message.parts:
-            work += self._done_part(peer, part, message.asks, now)
+            work += self._done_part(peer, part, message, now)
         self.ledger.deliver(work, now)
         self._moved(peer, now)
 
@@ -226,6 +229,9 @@ class Dispatcher:
 
     def _done_singles(self, peer: Peer, message: Done, now: float) -> list[Delivery]:
         hand, payloads, failed = peer.hand, message.payloads, message.failed
+        for ordinal, _, deliveries in message.died:
+            if (task := hand.get(ordinal)) is not None and not task.span:
+                count_deaths(task, deliveries)
         tasks: list[Task] = []
         stale: list[int] = []
         for ordinal in range(message.first, message.first + len(payloads)):
@@ -248,9 +254,14 @@ class Dispatcher:
             outcomes = self._retries.sift(ordinals, outcomes, message.asks, now)
         return self.ledger.settle_outcomes(outcomes)
 
-    def _done_part(self, peer: Peer, part: Part, asks: list[Ask], now: float) -> list[Delivery]:
+    def _done_part(self, peer: Peer, part: Part, message: Done, now: float) -> list[Delivery]:
         task = self._take(peer, part.ordinal, part.offset, part.items)
-        if task is None or (part.failed and asks and self._retries.took(task, part, asks, now)):
+        if task is None:
+            return []
+        for ordinal, offset, deliveries in message.died:
+            if (ordinal, offset) == (part.ordinal, part.offset):
+                count_deaths(task, deliveries)
+        if part.failed and message.asks and self._retries.took(task, part, message.asks, now):
             return []
         return self.ledger.settle(FAILED if part.failed else SUCCEEDED, [task], [part.payload])
 
@@ -272,8 +283,10 @@ class Dispatcher:
         peer = self.peers.get(peer_id)
         if peer is None:
             return
-        for ordinal, offset, items, state, payload in map(astuple, message.ends):
+        for ordinal, offset, items, state, payload, deliveries in map(astuple, message.ends):
             if (task := self._take(peer, ordinal, offset, items)) is not None:
+                task.attempt -= 1  # either it has not begun again, or that is among the deliveries
+                count_deaths(task, deliveries)
                 self.ledger.deliver(self.ledger.settle(state, [task], [payload]), now)
         self._moved(peer, now)
 
@@ -290,6 +303,10 @@ class Dispatcher:
             peer.slots = message.slots
             self._dealer.weigh(peer, whole=True)  # on many slots a long task counts less
             peer.watch(now)
+
+    def _running(self, peer_id: int, message: Running, _now: float) -> None:
+        if (peer := self.peers.get(peer_id)) is not None:
+            peer.running = message.leases
 
     def _leaving(self, peer_id: int, _message: Leaving, _now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
@@ -318,8 +335,9 @@ class Dispatcher:
         for ordinal, offset, items in message.rest:
             if (task := self._take(peer, ordinal, offset, items)) is not None:
                 back.append(task)
+                task.attempt -= 1  # it has not begun
                 if (ordinal, offset) in died:
-                    task.deliveries = died[ordinal, offset]
+                    count_deaths(task, died[ordinal, offset])
                     self.ledger.records.append(Record(DELIVERED, [task]))
         self.ledger.requeue(back)
         peer.asked = False
@@ -337,47 +355,18 @@ class Dispatcher:
         if peer is None:
             return
         self._limits.looks.pop(peer_id, None)
-        back = list(peer.hand.values())
-        work: list[Delivery] = []
-        task = peer.hand.get(message.ordinal)
-        if task is not None and message.item >= task.offset:  # else it was through, and its claim lags behind
-            at = back.index(task)
-            parts = []
-            if 0 < message.item - task.offset < task.count:
-                parts.append(self.ledger.split(task, message.item - task.offset))
-            culprit = self.ledger.split(task, 1) if task.count > 1 else task
-            parts += [culprit] if culprit is task else [culprit, task]
-            back[at : at + 1] = parts
-            culprit.deliveries += 1
-            state, reason = LEASED, message.reason
-            if peer.ending == culprit.id:
-                state, reason = CANCELLED, "cancelled while it was running"
-            elif peer.doomed == (message.ordinal, message.item):
-                culprit.deliveries -= 1  # it was not lost
-                state, reason = FAILED, text_of(culprit)
-            elif culprit.deliveries >= culprit.options.max_deliveries:
-                state = DEAD
-            if state == LEASED:
-                self.ledger.records.append(Record(DELIVERED, [culprit]))
-            else:
-                back.remove(culprit)
-                ask = ask_of(culprit) if state == FAILED else None
-                if ask is None or not self._retries.again(culprit, ask, reason, now):
-                    work = self.ledger.settle(state, [culprit], [reason])
-            if state == CANCELLED:
-                self._cancels.answer_ended(peer, culprit.id)
-        self.ledger.requeue(back)
-        self.ledger.deliver(work, now)
+        self._losses.settle(peer, message, now)
         self._cancels.ask_again(peer, now)
 
     def _give_up_silent(self, silence_s: float, now: float) -> None:
-        """Peers of which nothing has come for too long are lost; nobody is blamed, for nobody knows what ran there."""
+        """Peers of which nothing has come for too long are lost; of a worker nobody knows what ran there."""
         if self._looked is None or now - self._looked > 2 * silence_s / LOOKS:
             # It was this process that stood still: what the others said meanwhile is still on its way in.
             for peer in self.peers.values():
                 peer.heard = now
         self._looked = now
         for peer in [peer for peer in self.peers.values() if now - peer.heard >= silence_s]:
+            peer.running = []  # a machine that stands still or a long message, say: no task of it is to blame
             self._lost(peer.id, Lost(f"nothing was heard of it for {silence_s:g} s"), now)
             self._sends.append(End(peer.id))
 
@@ -393,6 +382,7 @@ class Dispatcher:
         Claimed: lambda self, _, message, now: self._limits.claimed(message, now),
         Beat: lambda *_: None,  # `receive` has noted when
         Ends: _ends,
+        Running: _running,
         Slots: _slots,
         Leaving: _leaving,
         Answered: _answered,

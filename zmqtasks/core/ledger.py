@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from zmqtasks.core.attempts import known_attempts
 from zmqtasks.core.effects import SETTLED, Record, Settle
 from zmqtasks.core.join import Addresses, Join, Slot
 from zmqtasks.core.queue import Later, Ready, split
@@ -267,6 +268,7 @@ class Ledger:
             assert task.state == LEASED or task.peer == -1, (
                 f"task {key} is in state {task.state} and has a peer"
             )
+            assert task.attempt >= known_attempts(task), f"task {key} has begun more often than it is said to"
             items[task.state] += task.count
         assert self.spans <= self.tasks.keys(), "a span that is no task"
         for state in range(FINAL_FROM):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+from zmqtasks.core.attempts import is_suspect
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, Effect, Record, Send, Settle
 from zmqtasks.messages import (
@@ -27,12 +28,14 @@ from zmqtasks.messages import (
     Recall,
     Returned,
     Run,
+    Running,
     Slots,
     Submit,
     Waiting,
 )
 
 ABOVE = 0  # the peer that everything comes from
+LONG_S = 0.005  # a task of less is not spoken of when it begins
 RECALL_S = (
     0.05  # a worker that holds the interpreter does not answer: what the others gave back goes up after this
 )
@@ -51,7 +54,9 @@ class Node:
         self._singles: list[tuple[int, Any, bool]] = []  # ordinal, payload, whether it is a failure
         self._parts: list[Part] = []
         self._asks: list[Ask] = []  # failures that are to be run again: that is decided above
+        self._died: list[tuple[int, int, int]] = []  # as in `Done`
         self._ends: list[Ended] = []
+        self._running: set[tuple[int, int]] = set()  # what the dispatcher above knows that it runs
         self._questions: list[Cancel] = []
         self._waits: dict[int, int] = {}  # by worker: the task that it waits for
 
@@ -95,6 +100,8 @@ class Node:
         if slots != self._told:
             self._told = slots
             up.append(Slots(slots))
+        if begun := self._begun():
+            down.insert(0, Send(ABOVE, begun))  # before the worker has it, which may take all of this down
         return down + [Send(ABOVE, message) for message in up]
 
     def next_deadline(self) -> float | None:
@@ -163,6 +170,19 @@ class Node:
             self._questions.append(message)
         self.machine.receive(ABOVE, message, now)
 
+    def _begun(self) -> Running | None:
+        """What its workers run, where there is news of that."""
+        cost_s, running = self.machine.pace.cost_s, set[tuple[int, int]]()
+        for peer in self.machine.peers.values():
+            for task in peer.hand.values():  # the first in a hand runs
+                if (cost_s(task.fn) or LONG_S) >= LONG_S or is_suspect(task):
+                    running.add((task.face, task.offset))
+                break
+        if running <= self._running:
+            return None
+        self._running = running
+        return Running(sorted(running))
+
     # ---- upwards ------------------------------------------------------------------------------------------------
 
     def _settled(self, effect: Settle) -> None:
@@ -170,10 +190,13 @@ class Node:
         for task, payload in zip(effect.tasks, effect.payloads, strict=True):
             if state == FAILED and (ask := task.ask) is not None:
                 item = task.offset if task.span else -1
-                self._asks.append(Ask(task.face, item, ask.delay, ask.text, task.deliveries))
+                self._asks.append(Ask(task.face, item, ask.delay, ask.text))
             if state not in (SUCCEEDED, FAILED):
-                self._ends.append(Ended(task.face, task.offset, task.count, state, payload))
-            elif task.span:
+                self._ends.append(Ended(task.face, task.offset, task.count, state, payload, task.deliveries))
+                continue
+            if task.deliveries:
+                self._died.append((task.face, task.offset, task.deliveries))
+            if task.span:
                 self._parts.append(Part(task.face, task.offset, task.count, state == FAILED, payload))
             else:
                 self._singles.append((task.face, payload, state == FAILED))
@@ -197,13 +220,13 @@ class Node:
             messages.append(done)
         if done is not None:
             done.parts = self._parts
-            for each in messages if self._asks else ():
-                each.asks = self._asks
+            for each in messages:
+                each.asks, each.died = self._asks, self._died
             messages[0].pace = [(fn, tasks, seconds) for fn, (tasks, seconds) in self._pace.items()]
             self._pace = {}
         if self._ends:
             messages.append(Ends(self._ends))
-        self._singles, self._parts, self._asks, self._ends = [], [], [], []
+        self._singles, self._parts, self._asks, self._died, self._ends = [], [], [], [], []
         return messages
 
     def _answer(self, effect: Answer) -> Answered:

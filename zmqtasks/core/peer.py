@@ -14,7 +14,7 @@ class Peer:
 
     __slots__ = ("asked", "barren", "bytes", "doomed", "due", "ending", "fresh", "hand", "hand_s", "heard", "id",
                  "is_node", "items", "lanes", "leaving", "next_ordinal", "overdue", "priority", "questions",
-                 "slots", "waiting", "waits_on", "window_s")  # fmt: skip
+                 "running", "slots", "waiting", "waits_on", "window_s")  # fmt: skip
 
     def __init__(
         self, id_: int, slots: int, now: float, *, is_node: bool = False, lanes: frozenset[int] | None = None
@@ -45,6 +45,7 @@ class Peer:
         self.leaving = False  # it takes nothing any more
         self.ending = -1  # the id of the task it is being killed for
         self.doomed = (-1, 0)  # what it is being ended for if it still runs that: ordinal, item
+        self.running: list[tuple[int, int]] = []  # what a node has begun: ordinal, offset
         self.questions: list[Cancel] = []  # cancels that wait for what it returns
 
     def open(self) -> bool:

@@ -79,7 +79,7 @@ class Ready:
         """
         if self.size:
             for level in reversed(self._lanes[lane]):
-                if _cleaned(level):
+                if level and _cleaned(level):
                     return level
         return None
 
@@ -132,8 +132,8 @@ class Later:
 
     def due(self, now: float) -> list[Task]:
         """What is due, in the order of its time; each leaves."""
-        tasks = []
-        while (eta := self.next_deadline()) is not None and eta <= now:
+        tasks: list[Task] = []
+        while self._heap and (eta := self.next_deadline()) is not None and eta <= now:
             tasks.append(heappop(self._heap)[2])
         return tasks
 

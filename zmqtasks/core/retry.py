@@ -68,7 +68,7 @@ class Retries:
         return any(
             self.again(task, ask, part.payload, now)
             for ask in asks
-            if (ask.ordinal, ask.item) == (part.ordinal, part.offset)
+            if ask.lease == (part.ordinal, part.offset)
         )
 
     def again(self, task: Task, ask: Ask, payload: Any, now: float) -> bool:
@@ -76,7 +76,6 @@ class Retries:
         if not self._here:
             task.ask = ask
             return False
-        task.deliveries = max(task.deliveries, ask.deliveries)
         rule = task.options.retry or DEFAULT_RETRY
         course = task.course or Course(now)
         retries = course.retries

@@ -9,8 +9,9 @@ Inputs come in batches of neighbours and are numbered. A batch is handed out who
 
 The pipe is one way and knows no names: what is lost there is known from silence alone. When workers idle, those that
 are there are asked to read whatever they have, and to give back what they have not started (`Recall`); a parcel that
-was sent well before that and that nobody has claimed is lost. A worker that lives keeps what it has begun, however
-long it takes: no input is run twice at the same time unless its worker has fallen silent.
+was sent well before that and that nobody has claimed is lost. That is done now and then though nobody seems to idle,
+where one is overdue. A worker that lives keeps what it has begun, however long it takes: no input is run twice at the
+same time unless its worker has fallen silent.
 """
 
 from __future__ import annotations
@@ -151,8 +152,7 @@ class Stream:
         places = sorted([id(parcel) for _, parcel in held] + [id(parcel) for parcel in queued])
         parcels = sorted([id(parcel) for batch in self._batches.values() for parcel in batch.parcels])
         assert places == parcels, "a parcel is nowhere, or in two places"
-        total = sum([batch.left for batch in self._batches.values()])
-        assert total == self.unsettled, f"{self.unsettled} unsettled, {total} in batches"
+        assert sum([batch.left for batch in self._batches.values()]) == self.unsettled, "an item is nowhere"
 
     # ---- for the host --------------------------------------------------------------------------------------------
 
@@ -255,16 +255,17 @@ class Stream:
     def _done(self, peer: int, message: Done, now: float) -> None:
         """Failures that ask for another attempt."""
         payloads = {(part.ordinal, part.offset): part.payload for part in message.parts}
+        died = {(ordinal, offset): deliveries for ordinal, offset, deliveries in message.died}
         for ask in message.asks:
             parcel = self._held(peer, ask.ordinal)
             if parcel is not None and ask.item in parcel.rest:
-                self._again(parcel, ask, payloads.get((ask.ordinal, ask.item)), now)
+                self._again(parcel, ask, payloads.get(ask.lease), died.get(ask.lease, 0), now)
 
-    def _again(self, parcel: Parcel, ask: Ask, payload: Any, now: float) -> None:
+    def _again(self, parcel: Parcel, ask: Ask, payload: Any, deliveries: int, now: float) -> None:
         """Another attempt for the item of `parcel` that `ask` names, or its failure is final."""
         rule, batch, item = self.options.retry or DEFAULT_RETRY, parcel.batch, ask.item
         number, retries = batch.base + item, parcel.retries
-        deliveries = max(parcel.deliveries, ask.deliveries)
+        deliveries = max(parcel.deliveries, deliveries)
         due = now + (backoff_s(rule, retries, number) if ask.delay is None else ask.delay)
         late = rule.deadline is not None and due > batch.since + rule.deadline
         log = (*parcel.log, f"attempt {1 + retries + deliveries}: {ask.text}")[-LOG_MAX:]

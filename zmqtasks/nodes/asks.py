@@ -47,6 +47,10 @@ class Asks:
             self._outcomes = {}
         return outcomes
 
+    def functions(self) -> set[int]:
+        """Those that somebody may name."""
+        return {ours for numbers in self._numbers.values() for ours in numbers.values()}
+
     def forget(self, peer: int) -> None:
         """`peer` is gone."""
         self._numbers.pop(peer, None)

@@ -1,7 +1,8 @@
 """The broker: a dispatcher over nodes, with one ROUTER socket for them and for clients.
 
-It carries bytes that it cannot open: no function and no value is ever unpickled here. Everything is in memory: what was
-accepted is lost with this process, and its clients' futures say so.
+It carries bytes that it cannot open: no function and no value is ever unpickled here. What was accepted is lost with
+this process, and its clients' futures say so: there is a journal, which hears of all that happens before anybody else
+does, but so far only one in memory.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import zmq
 from zmqtasks import codec, visit, wire
 from zmqtasks.catalog import Catalog
 from zmqtasks.core.dispatch import Dispatcher
-from zmqtasks.core.effects import Answer, End, Send, Settle
+from zmqtasks.core.effects import Answer, End, Record, Send, Settle
 from zmqtasks.core.results import Results, end
-from zmqtasks.keys import KeyStore, is_on_this_machine, require_safe_bind
-from zmqtasks.messages import Cancel, Run, Task
+from zmqtasks.journal import Journal
+from zmqtasks.journal.memory import MemoryJournal
+from zmqtasks.keys import KeyStore, is_ipv6, is_on_this_machine, require_safe_bind
+from zmqtasks.messages import FACE, LEASED, QUEUED, RETRYING, SCHEDULED, WAITING, Cancel, Run, Task
 from zmqtasks.nodes.asks import Asker
 from zmqtasks.nodes.guests import Guests
+from zmqtasks.nodes.inspection import Inspection
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mail, Mailbox, Monitor
 from zmqtasks.nodes.requests import Requests
@@ -35,6 +39,7 @@ LINGER_MS = 500
 TAKEN_S = 0.002  # for so long the word that something was taken in waits for an outcome to go with
 RESULT_BYTES_MAX = 256 << 20
 RESULT_TTL_S = 86400.0
+AWAY_S = 600.0  # how long a client may be away that has nothing pending
 WINDOW_BYTES = 16 << 20  # outcomes on their way to a client that it has not confirmed
 BATCH_BYTES = 1 << 20  # of them, about as much in one message
 
@@ -53,13 +58,18 @@ class Broker:
         result_bytes_max: int = RESULT_BYTES_MAX,
         result_ttl_s: float = RESULT_TTL_S,
         silence_s: float = SILENCE_S,
+        away_s: float = AWAY_S,
+        journal: Journal | None = None,
     ) -> None:
+        self.journal: Journal = MemoryJournal() if journal is None else journal
         self.cluster_id = secrets.token_hex(4)
         self._dispatcher = Dispatcher(queue_max=queue_max, silence_s=silence_s, limits=False)
         self._results = Results(result_bytes_max, result_ttl_s)
         self._catalog = Catalog()
         self._stops = 0  # how often it was told to
+        self._is_stopping = False  # and has said what it waits for
         self._expire_at = 0.0
+        self._gone: list[int] = []  # descriptors of connections that are gone
         self._loop = Loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator: Authenticator | None = None
@@ -69,8 +79,13 @@ class Broker:
             self._context.destroy(0)
             self._loop.close()
             raise
-        self._guests = Guests(self.cluster_id, self._mailbox, self._dispatcher)
-        self._requests = Requests(self._guests, self._mailbox, self._dispatcher, self._results, self._catalog)
+        self._guests = Guests(self.cluster_id, self._mailbox, self._dispatcher, away_s)
+        inspection = Inspection(
+            self._dispatcher, self._guests, self._results, self._catalog, self.journal.name
+        )
+        self._requests = Requests(
+            self._guests, self._mailbox, self._dispatcher, self._results, self._catalog, inspection
+        )
 
     def _open(self, addresses: list[str], store: KeyStore, silence_s: float) -> Mailbox:
         socket = self._context.socket(zmq.ROUTER)
@@ -113,30 +128,45 @@ class Broker:
         try:
             while not self._is_over():
                 loop.asleep = True
-                ready = loop.wait(0.0 if mailbox.has_mail() else deadline)
+                ready = loop.wait(0.0 if self._gone or mailbox.has_mail() else deadline)
                 now = monotonic()
                 if watched[0] in ready:
-                    for _, descriptor in monitor.events():
-                        self._guests.disconnected(descriptor, now)
+                    self._gone += [descriptor for _, descriptor in monitor.events()]
                 if authenticator is not None:
                     look = authenticator.answer if watched[1] in ready else authenticator.refresh
                     if out := look(now):
                         self._guests.turn_out(out, now)
                 for _ in range(MAIL_MAX):
-                    if (mail := mailbox.receive()) is None:
+                    if not mailbox.has_mail() or (mail := mailbox.receive()) is None:
+                        self._let_go(now)
                         break
                     self._hear(mail, now)
                 deadline = self._turn(now)
         finally:
             self._close()
 
+    def _let_go(self, now: float, only: int | None = None) -> None:
+        """Connections are gone, and all that came by them was read: last words count. `only` those so numbered."""
+        for descriptor in self._gone:
+            if only in (None, descriptor):
+                self._guests.disconnected(descriptor, now)
+        self._gone = [] if only is None else [each for each in self._gone if each != only]
+
     def _is_over(self) -> bool:
-        if self._stops == 1:
-            # A client that is not there would be waited for in vain.
-            sessions = self._guests.sessions.values()
-            busy = any(session.visitor is not None and not session.is_told for session in sessions)
-            return not (self._dispatcher.ledger.tasks or busy)
-        return self._stops > 1
+        if self._stops != 1:
+            return self._stops > 1
+        # A client that is not there would be waited for in vain.
+        sessions = self._guests.sessions.values()
+        unheard = sum(session.visitor is not None and not session.is_told for session in sessions)
+        if not self._is_stopping:
+            self._is_stopping = True
+            states = (LEASED, QUEUED, WAITING, SCHEDULED, RETRYING)
+            counts = self._dispatcher.ledger.counts
+            tasks = ", ".join(f"{counts[state]} {FACE[state]}" for state in states if counts[state])
+            waits = [f"tasks ({tasks})"] if tasks else []
+            waits += [f"clients ({unheard}) to hear of theirs"] if unheard else []
+            _log.info("the broker waits for %s", " and ".join(waits) or "nothing")
+        return not (self._dispatcher.ledger.tasks or unheard)
 
     def _hear(self, mail: Mail, now: float) -> None:
         user = None
@@ -150,13 +180,17 @@ class Broker:
             return
         try:
             if type(mail.message.head) is visit.Enter:
-                for _, descriptor in self._monitor.events():  # of whoever had this descriptor before
-                    self._guests.disconnected(descriptor, now)
+                self._gone += [descriptor for _, descriptor in self._monitor.events()]
+                self._let_go(now, int(mail.frame.get(zmq.SRCFD)))  # whoever had this descriptor before
                 self._results.drop(self._guests.enter(mail, mail.message.head, user, now))
+                # Whoever is back has something to hear, and may say nothing more until then.
+                visitor = self._guests.by_route.get(mail.sender)
+                if visitor is not None and visitor.session is not None:
+                    self._requests.touched.add(visitor.session.number)
             elif (visitor := self._guests.by_route.get(mail.sender)) is not None:
                 self._requests.hear(visitor, mail.message, now)
             else:
-                self._guests.refuse(mail.sender, "who are you?", final=False)
+                self._guests.refuse(mail.sender, "who are you?", now, final=False)
         except PermissionError as error:
             self._guests.refuse(mail.sender, str(error), now)
         except Exception:  # noqa: BLE001 - whatever somebody with a key makes up
@@ -170,10 +204,14 @@ class Broker:
                 requests.take_in(session, now)
                 requests.touched.add(session.number)
         while guests.left:
-            requests.forget_node(guests.left.pop())
+            requests.forget(guests.left.pop())
+        effects = dispatcher.turn(now)
+        if records := [effect for effect in effects if isinstance(effect, Record)]:
+            self.journal.record(records)
+            self.journal.commit()  # before anybody hears of it
         answers: list[Answer] = []
         effect: Any
-        for effect in dispatcher.turn(now):
+        for effect in effects:
             kind = type(effect)
             if kind is Settle:
                 self._settle(effect, now)
@@ -183,7 +221,6 @@ class Broker:
                 answers.append(effect)
             elif kind is End and (node := guests.nodes.get(effect.peer)) is not None:
                 guests.refuse(node.route, "nothing was heard of it for too long", now, final=False)
-            # Records are not kept: everything is in memory.
         for number, outcomes in requests.asks.outcomes().items():
             if (node := guests.nodes.get(number)) is not None:  # a task of its children has asked
                 guests.mail(node, codec.settled(outcomes, node.known, afar=True))
@@ -201,6 +238,7 @@ class Broker:
             self._results.expire(now)
             for number in guests.expire(now):
                 requests.asks.forget(number)
+            requests.drop_functions()
         times = [self._expire_at, dispatcher.next_deadline(), now + LOOK_S]
         times += [guests.sessions[number].tell_at for number in requests.touched if number in guests.sessions]
         return min(time for time in times if time is not None)
@@ -274,6 +312,7 @@ class Broker:
 
 def _bound(socket: zmq.Socket[bytes], address: str) -> str:
     """Where it listens now; an `OSError` with the address as its `filename` if it cannot."""
+    socket.set(zmq.IPV6, is_ipv6(address))
     try:
         socket.bind(address)
     except zmq.ZMQError as error:

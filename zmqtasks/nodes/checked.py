@@ -45,17 +45,23 @@ def word(said: Any) -> None:
         )
         if not all(tasks > 0 and isfinite(seconds) and seconds >= 0 for _, tasks, seconds in said.pace):
             raise ValueError("that is no pace")
+        _require_deaths([deliveries for _, _, deliveries in said.died])
     elif kind is Ends:
         if not all(end.state >= FINAL_FROM and end.state != SUCCEEDED for end in said.ends):
             raise ValueError("that is no end")
+        _require_deaths([end.deliveries for end in said.ends])
     elif kind is Slots:
         if said.slots < 1:
             raise ValueError("a node has slots")
     elif kind is Returned:
-        if not all(deliveries >= 0 for _, _, deliveries in said.died):
-            raise ValueError("nothing dies less than not at all")
+        _require_deaths([deliveries for _, _, deliveries in said.died])
     elif said is None:
         raise ValueError("that is no word of a node")
+
+
+def _require_deaths(deliveries: list[int]) -> None:
+    if min(deliveries, default=0) < 0:
+        raise ValueError("nothing dies less than not at all")
 
 
 def _require_payloads(payloads: list[Any]) -> None:

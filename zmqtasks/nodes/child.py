@@ -20,13 +20,13 @@ from collections.abc import Callable
 from time import monotonic_ns, perf_counter
 from typing import TYPE_CHECKING, NoReturn
 
-from zmqtasks import codec, wire
+from zmqtasks import codec, files, wire
 from zmqtasks import payload as payloads
 from zmqtasks.blobs import FRAME_BYTES_MIN
 from zmqtasks.nodes import loaded
 from zmqtasks.nodes.claim import SINCE, begin
 from zmqtasks.nodes.failure import unpicklable
-from zmqtasks.nodes.link import Closed, Link
+from zmqtasks.nodes.link import DONTWAIT, Closed, Link
 from zmqtasks.nodes.outbox import Outbox, Span
 from zmqtasks.nodes.output import redirect
 from zmqtasks.nodes.reporter import Reporter
@@ -115,7 +115,7 @@ class Child:
         """Take what has arrived. The caller holds `_reading`."""
         try:
             while True:
-                for message in self.data.read(socket.MSG_DONTWAIT):
+                for message in self.data.read(DONTWAIT):
                     self._take(message)
                 if self._hand:
                     return
@@ -377,6 +377,7 @@ def main(
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - a child starts without pathlib
         score.write("500")
     os.register_at_fork(after_in_child=_be_no_child)
+    files.begin_keeping()
     RUNNING = child = Child(data, control, claim, log_level, cluster)
     threading.Thread(target=child.serve, name="zmqtasks-service", daemon=True).start()
     try:

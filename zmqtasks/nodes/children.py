@@ -138,9 +138,10 @@ class Children:
         """Tasks for a child, with the functions that it does not have yet."""
         if (child := self.by_peer.get(peer)) is None:
             return
-        new = {task.fn for task in message.tasks} - child.functions
-        child.functions |= new
-        functions: wire.Functions = [self._functions.by_number[number] for number in new]
+        functions: wire.Functions = []
+        if new := {task.fn for task in message.tasks} - child.functions:
+            child.functions |= new
+            functions += [self._functions.by_number[number] for number in new]
         self._post(child.data, codec.run(message, child.data.known, functions))
 
     def tell(self, peer: int, message: wire.Message) -> None:

@@ -9,7 +9,7 @@ import zmq
 from msgspec.structs import replace
 
 from zmqtasks import wire
-from zmqtasks.keys import Key, load
+from zmqtasks.keys import Key, is_ipv6, load
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mailbox, Monitor
 from zmqtasks.nodes.zap import keypair, secure_client
@@ -47,6 +47,7 @@ class Dealer:
         self.disconnect()
         socket = self._context.socket(zmq.DEALER)
         try:
+            socket.set(zmq.IPV6, is_ipv6(self.address))
             socket.set(zmq.SNDHWM, 0)
             socket.set(zmq.RCVHWM, 0)
             _keep_alive(socket)
@@ -72,6 +73,7 @@ class Dealer:
         """
         socket = self._context.socket(kind)
         try:
+            socket.set(zmq.IPV6, is_ipv6(self.address) or is_ipv6(address))
             for option in (zmq.SNDHWM, zmq.RCVHWM):
                 socket.set(option, hwm)
             _keep_alive(socket)

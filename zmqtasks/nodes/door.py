@@ -52,6 +52,7 @@ class Door:
         self._sockets = sockets
         self._came, self._said, self._left = came, said, left
         self._next = 1
+        self._gone: list[int] = []  # descriptors of connections that are gone
         self._mailbox = Mailbox(sockets.control)
         self._monitor = Monitor(sockets.control, zmq.EVENT_DISCONNECTED)
         loop.watch(self._mailbox)
@@ -62,12 +63,12 @@ class Door:
 
     def has_mail(self) -> bool:
         """Whether something has come; asked before each sleep."""
-        return self._mailbox.has_mail()
+        return bool(self._gone) or self._mailbox.has_mail()
 
     def look(self, ready: list[int], now: float) -> float:
         """Hear everybody; when to look again even if nothing comes."""
         if self._monitor.fileno() in ready:
-            self._see_who_left(now)
+            self._look_who_left()
         if (authenticator := self._sockets.authenticator) is not None:
             look = authenticator.answer if authenticator.fileno() in ready else authenticator.refresh
             out = look(now)
@@ -75,12 +76,18 @@ class Door:
                 self.turn_out(member, "this key is not admitted any more", now)
         for _ in range(MAIL_MAX):
             if (mail := self._mailbox.receive()) is None:
+                self._let_go(now)  # after the last words of whoever has left
                 break
             self._hear(mail, now)
         return now + LOOK_S
 
-    def _see_who_left(self, now: float) -> None:
-        gone = {descriptor for _, descriptor in self._monitor.events()}
+    def _look_who_left(self) -> None:
+        self._gone += [descriptor for _, descriptor in self._monitor.events()]
+
+    def _let_go(self, now: float, only: int | None = None) -> None:
+        """Connections are gone, and all that came by them was read. `only` those so numbered."""
+        gone = {descriptor for descriptor in self._gone if only in (None, descriptor)}
+        self._gone = [descriptor for descriptor in self._gone if descriptor not in gone]
         for member in [member for member in self.members.values() if member.descriptor in gone]:
             self._leave(member, "its connection was closed", now)
 
@@ -101,7 +108,8 @@ class Door:
                 if reason := objection(head, user_of(mail.frame) if user else None):
                     self._refuse(mail.sender, reason)
                     return
-                self._see_who_left(now)  # whoever had this descriptor before
+                self._look_who_left()
+                self._let_go(now, int(mail.frame.get(zmq.SRCFD)))  # whoever had this descriptor before
                 if member is not None:
                     self._leave(member, "it has come anew", now)
                 self._enter(mail, head, user, now)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from time import monotonic
 
 import zmq
 
@@ -24,14 +23,18 @@ _log = logging.getLogger("zmqtasks")
 
 
 class Guests:
-    """The visitors of a broker. What they say beside who they are is not heard here."""
+    """The visitors of a broker. What they say beside who they are is not heard here.
 
-    def __init__(self, cluster_id: str, mailbox: Mailbox, dispatcher: Dispatcher) -> None:
+    `away_s`: how long a client may be away that has nothing pending, and still be known when it is back.
+    """
+
+    def __init__(self, cluster_id: str, mailbox: Mailbox, dispatcher: Dispatcher, away_s: float) -> None:
         self.lanes = Lanes()
         self.by_route: dict[bytes, Visitor] = {}
         self.nodes: dict[int, Visitor] = {}  # by number
         self.sessions: dict[int, Session] = {}  # by number
-        self.left: list[Visitor] = []  # nodes that have left since somebody looked
+        self.left: list[Visitor] = []  # who have left since somebody looked
+        self._away_s = away_s
         self._cluster_id = cluster_id
         self._mailbox = mailbox
         self._dispatcher = dispatcher
@@ -47,12 +50,12 @@ class Guests:
     def enter(self, mail: Mail, about: visit.Enter, user: User | None, now: float) -> list[Task]:
         """Somebody says who he is; what a client that is back has confirmed. `user`: None where all are one's own."""
         if (reason := objection(about, user)) is not None:
-            self.refuse(mail.sender, reason)
+            self.refuse(mail.sender, reason, now)
             return []
         descriptor = int(mail.frame.get(zmq.SRCFD))
         for before in (self.by_route.get(mail.sender), self._by_descriptor.get(descriptor)):
             if before is not None:
-                self.leave(before, "its connection was closed")
+                self.leave(before, "its connection was closed", now)
                 if before.route != mail.sender:
                     self._old_news[descriptor] = self._old_news.get(descriptor, 0) + 1
         role = user.role if user is not None else about.role
@@ -69,7 +72,7 @@ class Guests:
             session = self._by_token.get(about.session)
             if session is not None and session.user == visitor.user:
                 if session.visitor is not None:
-                    self.leave(session.visitor, "it has come anew")
+                    self.leave(session.visitor, "it has come anew", now)
                 taken = session.taken + len(session.backlog)
                 confirmed = session.confirm(about.got)
                 session.send_again()
@@ -117,7 +120,7 @@ class Guests:
         elif (visitor := self._by_descriptor.get(descriptor)) is not None:
             self.leave(visitor, "its connection was closed", now)
 
-    def refuse(self, route: bytes, reason: str, now: float = 0.0, *, final: bool = True) -> None:
+    def refuse(self, route: bytes, reason: str, now: float, *, final: bool = True) -> None:
         """Say why nobody listens, and do not listen. Not `final`: it may come anew."""
         self._mailbox.send(codec.simple(visit.Refused(reason, final)), route)
         if (visitor := self.by_route.get(route)) is not None:
@@ -128,30 +131,34 @@ class Guests:
         for visitor in [visitor for visitor in self.by_route.values() if visitor.user in users]:
             self.refuse(visitor.route, "this key is not admitted any more", now)
 
-    def leave(self, visitor: Visitor, reason: str, now: float = 0.0) -> None:
+    def leave(self, visitor: Visitor, reason: str, now: float) -> None:
         """`visitor` is gone, or taken for it."""
         if self.by_route.pop(visitor.route, None) is None:
             return
         if self._by_descriptor.get(visitor.descriptor) is visitor:
             del self._by_descriptor[visitor.descriptor]
+        self.left.append(visitor)
         blobs = self._mailbox.take(visitor.route)
         if visitor.session is not None:
             if visitor.session.visitor is visitor:
                 visitor.session.visitor = None
                 visitor.session.blobs = blobs  # what it sent once it does not send again
-                visitor.session.gone_at = monotonic()
+                visitor.session.gone_at = now
         else:
             del self.nodes[visitor.number]
             self._tell_slots()
-            self.left.append(visitor)
             self._dispatcher.receive(visitor.number, Lost(reason), now)
             _log.info("worker %s is gone: %s", visitor.name, reason)
 
     def expire(self, now: float) -> list[int]:
-        """Forget sessions of clients that have left, or are away for long with nothing pending: their numbers."""
+        """Forget sessions of clients that have left, or are away for long with nothing pending: their numbers.
+
+        What they have not heard is still kept with the results, for whoever asks for it by its id.
+        """
         numbers = []
-        for session in [session for session in self.sessions.values() if session.is_over(now)]:
+        for session in [session for session in self.sessions.values() if session.is_over(now, self._away_s)]:
             if not session.has_left and self._is_busy(session):
+                session.gone_at = now  # to look through all tasks each time would cost too much
                 continue
             del self.sessions[session.number]
             if self._by_token.get(session.token) is session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain, islice
 from typing import Any
 
 from zmqtasks.catalog import Catalog
@@ -18,21 +19,23 @@ LISTED_MAX = 1000
 class Inspection:
     """Answers with values as JSON has them; a `LookupError` says why there is none."""
 
-    def __init__(self, dispatcher: Dispatcher, guests: Guests, results: Results, catalog: Catalog) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, guests: Guests, results: Results, catalog: Catalog, journal: str
+    ) -> None:
         self._dispatcher = dispatcher
         self._guests = guests
         self._results = results
         self._catalog = catalog
-        self._began: float | None = None
+        self._journal = journal  # what it is called
 
     def answer(self, what: str, about: dict[str, Any], now: float) -> Any:
-        """The answer to `what`: status, list (`state`, `limit`), state, explain (`id`)."""
-        self._began = now if self._began is None else self._began
+        """The answer to `what`: status, list (`state`, `limit`, `tags`), state, explain (`id`)."""
         match what:
             case "status":
                 return self._status(now)
             case "list":
-                return self._list(about.get("state"), int(about.get("limit", LISTED_MAX)))
+                tags = dict(about.get("tags") or {})
+                return self._list(about.get("state"), int(about.get("limit", LISTED_MAX)), tags)
             case "state":
                 return self._state(int(about["id"]))
             case "explain":
@@ -48,14 +51,16 @@ class Inspection:
         queues: Counter[str] = Counter()
         for task in ledger.ready.tasks():
             queues[self._guests.lanes.by_number[task.lane].queue] += task.count
+        clients = sum(session.visitor is not None for session in self._guests.sessions.values())
         return {
             "workers": [self._worker(node, now) for node in self._guests.nodes.values()],
-            "clients": sum(session.visitor is not None for session in self._guests.sessions.values()),
+            "clients": clients,
+            "away": len(self._guests.sessions) - clients,
             "submitted": ledger.submitted,
             "tasks": dict(counts),
             "queues": dict(queues),
             "results": {"kept": len(self._results), "bytes": self._results.nbytes},
-            "journal": "memory",
+            "journal": self._journal,
         }
 
     def _worker(self, node: Visitor, now: float) -> dict[str, Any]:
@@ -72,15 +77,14 @@ class Inspection:
             "leaving": peer.leaving if peer is not None else True,
         }
 
-    def _list(self, state: str | None, limit: int) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for task in self._dispatcher.ledger.tasks.values():
-            if len(found) < limit and (state is None or FACE[task.state] == state):
-                found.append(self._task(task))
-        for result in self._results:
-            if len(found) < limit and (state is None or FACE[result.state] == state):
-                found.append(self._task(result))
-        return found
+    def _list(self, state: str | None, limit: int, tags: dict[str, str]) -> list[dict[str, Any]]:
+        tasks = chain(self._dispatcher.ledger.tasks.values(), self._results)
+        found = (
+            task
+            for task in tasks
+            if (state is None or FACE[task.state] == state) and tags.items() <= task.options.tags.items()
+        )
+        return [self._task(task) for task in islice(found, max(0, limit))]
 
     def _task(self, task: Task) -> dict[str, Any]:
         function = self._catalog.by_number.get(task.fn)

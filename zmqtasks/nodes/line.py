@@ -18,7 +18,7 @@ from zmqtasks.blobs import Shelf
 from zmqtasks.catalog import Catalog
 from zmqtasks.errors import BrokerLost, ClientClosed, UnknownTask, ZmqTasksError
 from zmqtasks.keys import Key
-from zmqtasks.messages import CANCELLED, GONE, Loss, Report, Task
+from zmqtasks.messages import AWAY, CANCELLED, GONE, Loss, Report, Task
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.faces import Faces
 from zmqtasks.nodes.ids import Ids, session_of
@@ -262,8 +262,9 @@ class Line:
         self.workers = max(1, head.slots)
         if head.taken < 0:  # it does not know this session
             if self.welcomed.is_set():
-                self._lose_all(GONE)
-                self.questions.fail(BrokerLost(GONE))
+                loss = AWAY if head.cluster_id == self.cluster_id else GONE
+                self._lose_all(loss)
+                self.questions.fail(BrokerLost(loss))
             self.session = head.first
             self.cluster_id = head.cluster_id
             self.ids = Ids(head.first)

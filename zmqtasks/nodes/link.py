@@ -16,6 +16,10 @@ _CHUNK = 256 << 10
 _FILES = 253 * array.array("i").itemsize
 _SOCKET_BYTES = 1 << 20  # what the kernel holds a direction: fewer wake-ups for large payloads
 _IOV_MAX = 512
+DONTWAIT, _CLOEXEC = (
+    int(socket.MSG_DONTWAIT),
+    int(socket.MSG_CMSG_CLOEXEC),
+)  # two enums are joined in microseconds
 _HEAD_BYTES_MAX = 256 << 20  # text and zeros are taken for longer ones, or for none
 
 
@@ -89,7 +93,7 @@ class Link:
                 self._make_room()
             target = self._view[self._end :]
         try:
-            size, ancillary, _, _ = self.sock.recvmsg_into([target], _FILES, flags | socket.MSG_CMSG_CLOEXEC)
+            size, ancillary, _, _ = self.sock.recvmsg_into([target], _FILES, flags | _CLOEXEC)
         except ConnectionError:
             size, ancillary = 0, []
         for level, kind, data in ancillary:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from zmqtasks import codec, wire
+from zmqtasks import codec, files, wire
 from zmqtasks.blobs import Shelf
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, End, Look, Send, Settle
@@ -70,6 +70,7 @@ class LocalCluster:
         self._children = Children(self._loop, self.functions, workers, cpus(), self.cluster_id, later)
         self._children.staff((), monotonic())
         self._thread = threading.Thread(target=self._run, name="zmqtasks-io", daemon=True)
+        files.begin_keeping()
         self._thread.start()
         _clusters.add(self)
 
@@ -125,7 +126,7 @@ class LocalCluster:
         self._messages.append(Cancel(first, terminate=False, token=None, count=max(2, count)))
         self._loop.wake()
 
-    def state(self, id_: int) -> tuple[int, int]:
+    def state(self, id_: int, _within_s: float = 0, /) -> tuple[int, int]:
         """State and attempt; a task in a child's hand is QUEUED until the child's claim has come to it."""
         task = self._dispatcher.ledger.find(id_)
         if task is None:
@@ -325,6 +326,7 @@ class LocalCluster:
             self._closed = True
             self._refuse_inbox()
             self._callbacks.close()
+        files.end_keeping()
 
     def _refuse_inbox(self) -> None:
         while self._inbox:

@@ -50,18 +50,15 @@ class Mailbox:
         return bool(int(self.socket.get(_EVENTS)) & _POLLOUT)
 
     def receive(self) -> Mail | None:
-        """The next message; None if there is none."""
+        """The next message; None if there is none, which `has_mail` says at a third of the cost."""
         receive = self.socket.recv
+        sender = b""
         try:
-            frame = receive(_NOBLOCK, copy=False)
+            if self._routes:
+                sender = receive(_NOBLOCK)  # at least one frame follows
+            frame = head = receive(_NOBLOCK, copy=False)
         except zmq.Again:
             return None
-        sender, head = b"", frame
-        if self._routes:
-            sender = frame.bytes
-            if not frame.more:
-                return Mail(sender, frame, None)
-            frame = head = receive(copy=False)
         frames: list[Any] = []
         while frame.more:
             frame = receive(copy=False)

@@ -28,6 +28,7 @@ class OwnWorker:
 
     def __init__(self, loop: Loop, address: str, plan: Plan, *, output: int | None, folder: str) -> None:
         self.is_broken = False  # it does not come up
+        self.has_come = False  # it has been to the door
         self._loop = loop
         self._address, self._plan = address, plan
         self._output = output  # where what tasks print goes; None: where this process prints
@@ -45,7 +46,7 @@ class OwnWorker:
         plan = self._plan
         self._life, theirs = os.pipe()
         about = [self._address, str(plan.slots), str(plan.cpus), plan.name, self._folder, str(theirs)]
-        self._started = monotonic()
+        self._started, self.has_come = monotonic(), False
         try:
             self._process = subprocess.Popen(
                 [sys.executable, *flags, "-c", _BOOT, str(len(path)), *path, *about],
@@ -68,14 +69,17 @@ class OwnWorker:
         return self._process.pid if self._process is not None else 0
 
     def ended(self) -> None:
-        """It has died: another one, unless none comes up."""
-        self._forget()
-        self._deaths = self._deaths + 1 if monotonic() - self._started < _YOUNG_S else 0
+        """It has died: another one, unless none comes up. One that worked may be killed as often as somebody likes."""
+        status = self._forget()
+        young = monotonic() - self._started < _YOUNG_S and not (self.has_come and status < 0)
+        self._deaths = self._deaths + 1 if young else 0
         self.is_broken = self._deaths >= _DEATHS_MAX
         if not self.is_broken:
             self.start()
 
-    def _forget(self) -> None:
+    def _forget(self) -> int:
+        """Wait for its end; its exit code."""
+        status = 0
         if self._life >= 0:
             self._loop.unwatch(self._life)
             os.close(self._life)
@@ -86,8 +90,9 @@ class OwnWorker:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_END_S)
             process.kill()
-            process.wait()
+            status = process.wait()
             self._process = None
+        return status
 
     def leave(self) -> None:
         """Close what this process, a forked one, inherited: it must not be what keeps the worker alive."""

@@ -12,7 +12,8 @@ import secrets
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from zmqtasks import wire
@@ -32,7 +33,7 @@ from zmqtasks.nodes.ids import Ids, session_of
 from zmqtasks.nodes.line import Line
 from zmqtasks.nodes.questions import Question
 from zmqtasks.nodes.zap import keypair
-from zmqtasks.visit import PROTOCOL, Enter, Fetch, Inquiry
+from zmqtasks.visit import PROTOCOL, Enough, Enter, Fetch, Inquiry
 
 PYTHON = (
     f"{sys.version_info.major}.{sys.version_info.minor}"  # only workers of the same can run its functions
@@ -172,18 +173,23 @@ class RemoteCluster:
         self._refuse_inherited(id_)
         if self.line.closed:
             return False
-        return bool(self._ask(lambda token: wire.CancelAsked(id_, terminate, token, 1)))
+        return bool(self._ask(partial(_cancel, id_, terminate)))
+
+    def cancel_each(self, ids: Iterable[int], *, terminate: bool) -> dict[int, bool]:
+        """Ask for all of these before the first answer is waited for: which are cancelled."""
+        asked = {id_: self._put(partial(_cancel, id_, terminate)) for id_ in ids}
+        return {id_: bool(self._answer(question, ASK_S)) for id_, question in asked.items()}
 
     def cancel_all(self, first: int, count: int) -> None:
         """Cancel what has not started; does not wait."""
         self.line.say(wire.CancelAsked(first, terminate=False, token=None, count=max(2, count)))
 
-    def state(self, id_: int) -> tuple[int, int]:
+    def state(self, id_: int, within_s: float = ASK_S, /) -> tuple[int, int]:
         """State and attempt, as the broker knows them; QUEUED as long as it cannot be asked."""
         if session_of(id_) in self._forked_from or not self.line.is_in:
             return QUEUED, 0
         try:
-            state, attempt = self.inquire("state", id=id_)
+            state, attempt = self._ask(lambda token: Inquiry(token, "state", {"id": id_}), within_s)
         except (UnknownTask, BrokerLost, ClientClosed, ConnectionTimeout):
             return QUEUED, 0
         return min(state, LEASED), attempt
@@ -204,11 +210,18 @@ class RemoteCluster:
         return found
 
     def _ask(self, word: Callable[[int], Any], timeout: float | None = ASK_S) -> Any:
-        line = self.line
+        return self._answer(self._put(word), timeout)
+
+    def _put(self, word: Callable[[int], Any]) -> Question:
         question = Question(word)
-        line.ask(question)
+        self.line.ask(question)
+        return question
+
+    def _answer(self, question: Question, timeout: float | None) -> Any:
         if not question.done.wait(timeout):
-            line.questions.take(question.token)
+            self.line.questions.take(question.token)
+            if isinstance(question.word, Fetch) and question.word.wait:
+                self.line.say(Enough(question.token))
             raise ConnectionTimeout(f"the broker at {self.address} has not answered within {timeout:g} s")
         if question.error is not None:
             raise question.error
@@ -270,6 +283,10 @@ class RemoteCluster:
         self.shelf.reset_lock()
         self._callbacks = Callbacks()
         self._opening = threading.Lock()
+
+
+def _cancel(id_: int, terminate: bool, token: int) -> wire.CancelAsked:
+    return wire.CancelAsked(id_, terminate, token, 1)
 
 
 def connect(

@@ -26,9 +26,12 @@ _VERBS: dict[type, str] = {
     wire.CancelAsked: "cancel",
     visit.Got: "result",
     visit.Fetch: "result",
+    visit.Enough: "result",
     visit.Inquiry: "inspect",
 }
 
+
+FUNCTIONS_MIN = 64  # so many need not be looked through
 
 _ABOUT_TASKS = (wire.CancelAsked, visit.Fetch, visit.Inquiry)
 
@@ -37,7 +40,13 @@ class Requests:
     """Turns words into what the dispatcher hears, and answers those that are not for it."""
 
     def __init__(
-        self, guests: Guests, mailbox: Mailbox, dispatcher: Dispatcher, results: Results, catalog: Catalog
+        self,
+        guests: Guests,
+        mailbox: Mailbox,
+        dispatcher: Dispatcher,
+        results: Results,
+        catalog: Catalog,
+        inspection: Inspection,
     ) -> None:
         self.asks = Asks(catalog)
         self.forgotten: set[bytes] = set()  # hashes of buffers that a client will not name again
@@ -46,9 +55,13 @@ class Requests:
         self._mailbox = mailbox
         self._dispatcher = dispatcher
         self._results = results
-        self._inspection = Inspection(dispatcher, guests, results, catalog)
+        self._catalog = catalog
+        self._inspection = inspection
         self._tokens = count()
-        self._questions: dict[int, Any] = {}  # of cancels that nodes were asked, by the token that they got
+        self._questions: dict[
+            int, tuple[Visitor, Any]
+        ] = {}  # of cancels: the node that was asked, by the token that it got
+        self._functions_kept = 0  # for tasks and their outcomes, when it was looked last
         self._relayed: dict[
             int, tuple[Visitor, int, Visitor, int]
         ] = {}  # who asked, his token, the node, attempt
@@ -81,13 +94,13 @@ class Requests:
         token = None
         if question.token is not None:
             token = next(self._tokens)
-            self._questions[token] = question.token
+            self._questions[token] = node, question.token
         self._guests.tell(node, wire.CancelAsked(question.id, question.terminate, token, question.count))
 
     def _cancel_answer(self, node: Visitor, message: wire.Arrived, now: float) -> None:
         _require_node(node)
         head = message.head
-        token = self._questions.pop(head.token)
+        _, token = self._questions.pop(head.token)
         self._dispatcher.receive(node.number, Answered(head.id, token, head.cancelled), now)
 
     def _progress(self, node: Visitor, message: wire.Arrived, _now: float) -> None:
@@ -227,8 +240,40 @@ class Requests:
         visitor, token, _, attempt = self._relayed.pop(message.head.token)
         self._guests.tell(visitor, visit.Report(token, [message.head.answer, attempt]))
 
-    def forget_node(self, node: Visitor) -> None:
-        """It will not answer."""
+    def forget(self, visitor: Visitor) -> None:
+        """It is gone: it will not answer, and hears of nothing that it has asked for."""
+        for id_ in list(self._fetches):
+            self._drop_fetches(id_, lambda waiting: waiting[0] is not visitor)
+        if visitor.session is None:
+            self._forget_node(visitor)
+
+    def _drop_fetches(self, id_: int, stays: Callable[[tuple[Visitor, int]], bool]) -> None:
+        self._fetches[id_] = list(filter(stays, self._fetches[id_]))
+        if not self._fetches[id_]:
+            del self._fetches[id_]
+
+    def _enough(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
+        for id_ in list(self._fetches):
+            self._drop_fetches(id_, lambda waiting: waiting != (visitor, message.head.token))
+
+    def drop_functions(self) -> None:
+        """Those that no client, node or task will name again, once they are as many as the others."""
+        catalog, named = self._catalog.by_number, self.asks.functions()
+        if len(catalog) <= 2 * (len(named) + self._functions_kept) + FUNCTIONS_MIN:
+            return
+        kept = {task.fn for task in self._results}
+        kept |= {task.fn for task in self._dispatcher.ledger.tasks.values()}
+        self._functions_kept = len(kept - named)
+        for number in catalog.keys() - named - kept:
+            self._catalog.drop(number)
+            self._dispatcher.pace.forget(number)
+            for node in self._guests.nodes.values():
+                node.functions.discard(number)
+
+    def _forget_node(self, node: Visitor) -> None:
+        self.asks.forget(node.number)
+        for key in [key for key, (asked, _) in self._questions.items() if asked is node]:
+            del self._questions[key]
         for key in [key for key, relayed in self._relayed.items() if relayed[2] is node]:
             visitor, token, _, attempt = self._relayed.pop(key)
             self._guests.tell(visitor, visit.Report(token, [QUEUED, attempt]))
@@ -242,6 +287,7 @@ class Requests:
         wire.Rest: _core_word,
         wire.Stops: _core_word,
         wire.Room: _core_word,
+        wire.Begun: _core_word,
         wire.Signal: _signal,
         wire.Asked: _asked,
         wire.CancelAsked: _cancel,
@@ -250,6 +296,7 @@ class Requests:
         wire.Forget: _forget_blobs,
         visit.Got: _got,
         visit.Fetch: _fetch,
+        visit.Enough: _enough,
         visit.Inquiry: _inquiry,
         visit.Report: _report,
     }

@@ -18,7 +18,7 @@ from zmqtasks.catalog import Function
 from zmqtasks.core.node import ABOVE
 from zmqtasks.core.pace import NODE_WINDOW_S, SHORT_S, Pace
 from zmqtasks.core.stream import FN
-from zmqtasks.messages import FAILED, Claim, Course, Done, Ended, Ends, Part, Recall, Slots
+from zmqtasks.messages import FAILED, Claim, Course, Done, Ended, Ends, Part, Recall, Running, Slots
 from zmqtasks.nodes.crew import ChildLink
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.household import Household, Plan
@@ -108,13 +108,15 @@ class Shift(Household):
 
     def tell_above(self, message: Any) -> None:
         """Outcomes go to the sink; all else, and what only the ventilator can make an outcome of, to the ventilator."""
+        if type(message) is Running:  # whom the loss of this worker is blamed on: here on nobody
+            return
         if type(message) is not Done:
             self._dealer.send(codec.simple(message))
             return
         for fn, items, seconds in message.pace:
             self._pace.note(fn, items, seconds)
         self._paces += message.pace
-        asked = {(ask.ordinal, ask.item) for ask in message.asks}
+        asked = {ask.lease for ask in message.asks}
         again: list[Part] = []
         limited: list[Ended] = []
         parts: list[Part] = []
@@ -128,7 +130,11 @@ class Shift(Household):
             else:
                 parts.append(part)
         if again:
-            self._dealer.send(codec.done(Done(message.first, [], parts=again, asks=message.asks), afar=True))
+            self._dealer.send(
+                codec.done(
+                    Done(message.first, [], parts=again, asks=message.asks, died=message.died), afar=True
+                )
+            )
         if limited:
             self._dealer.send(codec.simple(Ends(limited)))
         if parts:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import zmq
 
-from zmqtasks.keys import KeyStore, is_on_this_machine, require_safe_bind
+from zmqtasks.keys import KeyStore, is_ipv6, is_on_this_machine, require_safe_bind
 from zmqtasks.nodes.zap import Authenticator, keypair, secure_server
 
 SILENCE_S = 5.0  # after which a connection counts as gone
 LINGER_MS = 500
+
+_ADDRESS = re.compile(r"ipc://.+|tcp://(\[[^\[\]]+\]|[^\[\]:/\s]+):(\d{1,5}|\*)")
 
 _log = logging.getLogger("zmqtasks")
 
@@ -19,6 +22,8 @@ class Sockets:
     """A ROUTER for control at `address`, and others beside it. tcp is CURVE, with the keys of `store`."""
 
     def __init__(self, address: str, store: KeyStore) -> None:
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError(f"{address!r} is no address to listen at, such as tcp://127.0.0.1:5557")
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.authenticator: Authenticator | None = None
         self._store = store
@@ -40,6 +45,7 @@ class Sockets:
         """One more; at most `hwm` messages wait in it for a peer (0: any number)."""
         socket = self.context.socket(kind)
         self._all.append(socket)
+        socket.set(zmq.IPV6, is_ipv6(address))
         for option in (zmq.SNDHWM, zmq.RCVHWM):
             socket.set(option, hwm)
         if buffer_bytes:

@@ -75,7 +75,7 @@ class Upstream:
             codec.simple(wire.CancelAsked(first, terminate=False, token=None, count=max(2, count)))
         )
 
-    def state(self, _id: int) -> tuple[int, int]:
+    def state(self, _id: int, _within_s: float = 0, /) -> tuple[int, int]:
         """What a task knows of another that is not settled: it was handed on."""
         return QUEUED, 0
 

@@ -5,6 +5,7 @@ One I/O thread owns the sockets and the machines; other threads meet it in the `
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -77,25 +78,25 @@ class VentilatorNode:
         self._python = python
         self._pipeline = secrets.token_hex(8)
         self._loop = Loop()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._loop.close)
             self._sockets = sockets = Sockets(address, store)
-        except BaseException:
-            self._loop.close()
-            raise
-        self.address = sockets.address
-        self._pipe = Mailbox(
-            sockets.bind(zmq.PUSH, sockets.beside("tasks"), hwm=PIPE_HWM, buffer_bytes=PIPE_BYTES)
-        )
+            undo.callback(sockets.close, 0)
+            self.address = sockets.address
+            self._pipe = Mailbox(
+                sockets.bind(zmq.PUSH, sockets.beside("tasks"), hwm=PIPE_HWM, buffer_bytes=PIPE_BYTES)
+            )
+            self._intake: Intake = (
+                OwnIntake(self._pipeline, sockets, self._loop, window, self._accept)
+                if sink is None
+                else FarIntake(
+                    self._pipeline, sink.address, sink.key, self._loop, window, self._accept, sink.render
+                )
+            )
+            undo.pop_all()
         self._loop.watch(self._pipe)
         self._door = Door(sockets, self._loop, self._came, self._said, self._left)
         self._stream = Stream(target.options, silence_s=SILENCE_S)
-        self._intake: Intake = (
-            OwnIntake(self._pipeline, sockets, self._loop, window, self._accept)
-            if sink is None
-            else FarIntake(
-                self._pipeline, sink.address, sink.key, self._loop, window, self._accept, sink.render
-            )
-        )
         self._outside: set[int] = set()  # workers that wait until it is known where outcomes go
         self._own: OwnWorker | None = None
         self._own_number = 0  # what it is here: nobody has to hear of its coming and going
@@ -137,11 +138,9 @@ class VentilatorNode:
 
     def begin(self, first: int, *, ordered: bool) -> None:
         """A new run: outcomes of numbers from `first` on."""
-        self._say(
-            (first, ordered)
-        )  # first: as long as the window is closed, the end of the run before closes nothing
         if (dropped := self._dropped) is not None:
             self._wait_for(dropped)
+        self._say((first, ordered))  # before the window opens: the end of the run before closes nothing
         self.window.begin(first)
 
     def release(self, piece: Piece) -> None:
@@ -326,7 +325,7 @@ class VentilatorNode:
         self._outside.add(member.number)
         own = self._own
         if own is not None and (member.about.host, member.about.pid) == (platform.node(), own.pid):
-            self._own_number = member.number
+            self._own_number, own.has_come = member.number, True
 
     def _admit(self) -> None:
         target, intake = self._target, self._intake

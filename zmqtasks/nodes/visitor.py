@@ -9,7 +9,6 @@ from zmqtasks.blobs import Buffer
 from zmqtasks.core.lanes import Taker
 from zmqtasks.messages import Submit, Task
 
-AWAY_S = 600.0  # how long a client may be away that has nothing pending
 Ended = tuple[list[Task], int]  # tasks, and their bytes as results
 
 
@@ -91,8 +90,8 @@ class Session:
         """Whether nothing is left to tell it that was not told."""
         return not (self.waiting or self.sent or self.backlog)
 
-    def is_over(self, now: float) -> bool:
+    def is_over(self, now: float, away_s: float) -> bool:
         """Whether it need not be known any more, if nothing of it is pending; it may come back for a while."""
         if self.visitor is not None or self.backlog:
             return False
-        return self.has_left or (self.gone_at is not None and now - self.gone_at > AWAY_S)
+        return self.has_left or (self.gone_at is not None and now - self.gone_at > away_s)

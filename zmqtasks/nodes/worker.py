@@ -77,8 +77,8 @@ class Worker:
                     self._enter()
                 elif news == "down":
                     self._say(f"the connection to {self._dealer.address} is lost: trying again")
+                    self._dealer.disconnect()  # at once: left alone it would connect by itself
                     self._end_stay()
-                    self._dealer.disconnect()
                     retry_at = now + RETRY_S
                 reason = self._dealer.refused or self._hear(now)
                 if not reason and self._stay is not None:
@@ -86,8 +86,8 @@ class Worker:
                     if self._plan.burst and self._stay.has_nothing_to_do(now):
                         self._stops = max(1, self._stops)
                 if reason == AGAIN:  # the broker does not know this connection: another one
-                    self._end_stay()
                     self._dealer.disconnect()
+                    self._end_stay()
                     retry_at, reason = now + RETRY_S, ""
         finally:
             self._end_stay()
