@@ -234,7 +234,7 @@ def test_where_workers_find_it_is_said(capfd: Captured, pipeline: Pipeline) -> N
 
     pipeline.kind = Bound
     err = ended(capfd, "work.py:upper", "in.txt")[1]
-    assert "INFO for more workers: zmqtasks worker --ventilator tcp://127.0.0.1:5557\n" in err
+    assert "INFO for workers: zmqtasks worker --ventilator tcp://127.0.0.1:5557\n" in err
 
 
 # ---- failures ---------------------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ class Child:
         self.hand: deque[Entry] = deque()
         self.current: Entry | None = None
         self.item = 0  # of the current entry
+        self.claimed_item = 0  # of the last span
         self.starting = False
         self.waits_for: set[int] = set()
         self.waiting = False
@@ -142,6 +143,8 @@ class Child:
         entry = self.current
         assert entry is not None
         sim, item, spec = self.sim, entry.offset + self.item, entry.spec
+        if entry.span or spec.options.time_limit:  # of other single tasks nothing is written beside the ordinal
+            self.claimed_item = item
         sim.truth.started(self, entry, entry.id + self.item)
         self.began, self.trouble = sim.now, ""
         self.began_clock = sim.top.clock()
@@ -324,7 +327,7 @@ class Child:
         self.lost = True
         ordinal, item = -1, 0
         if entry is not None and not lives_on:  # else nobody knows what it ran
-            ordinal, item = entry.ordinal, entry.offset + self.item
+            ordinal, item = entry.ordinal, self.claimed_item
             sim.truth.deaths[entry.id + self.item] += blamed
         sim.truth.running -= {id_ for id_ in self.started if sim.truth.where.get(id_) is self}
         if lives_on:

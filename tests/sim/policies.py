@@ -88,7 +88,7 @@ class Policies:
     def end(self, child: Child, ordinal: int, item: int) -> None:
         """The host ends a child if it runs that: it is over its limit."""
         entry, clock = child.current, self.sim.top.clock()
-        if child.lost or entry is None or (entry.ordinal, entry.offset + child.item) != (ordinal, item):
+        if child.lost or entry is None or (entry.ordinal, child.claimed_item) != (ordinal, item):
             return
         id_, limit, ran = entry.id + child.item, entry.spec.options.time_limit, clock - child.began_clock
         if limit is None or ran < limit - 1e-9:

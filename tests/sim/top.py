@@ -195,12 +195,12 @@ class Top(Host):
                 child = self.children[peer]
                 entry, claim = child.current, Claimed(peer)
                 if entry is not None and entry.spec.options.time_limit:
-                    claim = Claimed(peer, entry.ordinal, entry.offset + child.item, child.began_clock)
+                    claim = Claimed(peer, entry.ordinal, child.claimed_item, child.began_clock)
                 self.receive(0, claim)
             case End(peer, ordinal, item) if ordinal >= 0:
                 child = self.children[peer]
                 entry = child.current
-                if entry is not None and (entry.ordinal, entry.offset + child.item) == (ordinal, item):
+                if entry is not None and (entry.ordinal, child.claimed_item) == (ordinal, item):
                     self.sim.policies.over.add(entry.id + child.item)
                 delay = self.sim.world.control_s * self.sim.more.random()
                 self.sim.at(delay, self.sim.policies.end, child, ordinal, item)

@@ -187,6 +187,8 @@ class Ventilator:
 
     def stand_still(self, seconds: float) -> None:
         """For so long; at times its whole machine does, and what comes to it is late."""
+        if self._deaf_until > self.sim.now:
+            return  # what is late already would be overtaken
         self.sim.note("  the ventilator stands still")
         self.stopped_until = max(self.stopped_until, self.sim.now + seconds)
         if self.sim.rng.random() < 0.5:

@@ -48,6 +48,7 @@ def sink(
     """
     from zmqtasks.cli.broker import unbindable
     from zmqtasks.cli.service import Signals, log_to_stderr
+    from zmqtasks.cli.streaming import tell
     from zmqtasks.core.ranges import Ranges
     from zmqtasks.keys import KeyStore
     from zmqtasks.nodes.sink import SinkNode
@@ -57,6 +58,7 @@ def sink(
     if overwrite and resume:
         raise typer.BadParameter("--overwrite excludes --resume")
     with Output(output, overwrite=overwrite, resume=resume) as out:
+        tell(out)
         try:
             node = SinkNode(bind, KeyStore(), out, Ranges(out.present.ranges()))
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,8 @@ from zmqtasks.stream.item import BadInput
 from zmqtasks.stream.notation import as_json
 from zmqtasks.stream.progress import Lines, Snapshot
 from zmqtasks.stream.results import Output
+
+_log = logging.getLogger("zmqtasks")
 
 Batches = Iterator[tuple[int, list[Any]]]
 
@@ -169,3 +172,12 @@ class Run:
             window=self._read - self._done,
             kept=kept,
         )
+
+
+def tell(output: Output) -> None:
+    """Say what was found in an output that is gone on with."""
+    if output.cut:
+        _log.warning("%s: the last line was torn (%d bytes), and is cut off", output.path, output.cut)
+    if len(output.present) or output.taken_out:
+        again = f", {output.taken_out} failures are done again" if output.taken_out else ""
+        _log.info("%s: %d results are there%s", output.path, len(output.present), again)

@@ -18,7 +18,6 @@ from zmqtasks.cli.options import AsJson, Debug, KeyFile, Level, LogLevel, addres
 if TYPE_CHECKING:
     from zmqtasks.stream.inputs import Inputs
     from zmqtasks.stream.rendering import Rendered
-    from zmqtasks.stream.results import Output
 
 BIND = "tcp://127.0.0.1:5557"
 """Where workers find a ventilator that has none of its own, unless somebody says otherwise."""
@@ -214,7 +213,7 @@ def ventilator(
     """
     from zmqtasks import engine
     from zmqtasks.cli.service import Signals, log_to_stderr
-    from zmqtasks.cli.streaming import Run, display
+    from zmqtasks.cli.streaming import Run, display, tell
     from zmqtasks.cli.target import resolve
     from zmqtasks.stream.results import Output
 
@@ -247,7 +246,7 @@ def ventilator(
     with Output(
         path, overwrite=overwrite, resume=resume, resume_failed=resume_failed, ordered=ordered
     ) as out:
-        _tell(out)
+        tell(out)
         shown = display(asked=False if joins else progress, to_stdout=out.path == "-")
         run = Run(inputs, out, shown, halt=halt)
         with engine.Engine(
@@ -327,12 +326,3 @@ def _inputs(
             f"'{output}' is an input", param_hint="--output"
         )  # --overwrite would empty it
     return files
-
-
-def _tell(output: Output) -> None:
-    """Say what was found in an output that is gone on with."""
-    if output.cut:
-        _log.warning("%s: the last line was torn (%d bytes), and is cut off", output.path, output.cut)
-    if len(output.present) or output.taken_out:
-        again = f", {output.taken_out} failures are done again" if output.taken_out else ""
-        _log.info("%s: %d results are there%s", output.path, len(output.present), again)

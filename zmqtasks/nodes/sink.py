@@ -112,7 +112,9 @@ class SinkNode:
 
     def _collect(self, member: Member, about: Collect) -> None:
         if self._pipeline and about.pipeline != self._pipeline:
-            raise PermissionError("this sink serves another pipeline: one output, one pipeline")
+            raise PermissionError(
+                "this sink serves another pipeline: started anew with --resume, it goes on for this one"
+            )
         if not self._pipeline:
             self._pipeline = about.pipeline
             self._gather = Gather(ordered=about.ordered, known=self._have)

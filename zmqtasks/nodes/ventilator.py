@@ -99,6 +99,7 @@ class VentilatorNode:
         self._stream = Stream(target.options, silence_s=SILENCE_S)
         self._outside: set[int] = set()  # workers that wait until it is known where outcomes go
         self._own: OwnWorker | None = None
+        self._own_number = 0  # what it is here: nobody has to hear of its coming and going
         self._words: deque[Any] = (
             deque()
         )  # from other threads: batches, and what is to be done with the stream
@@ -322,8 +323,9 @@ class VentilatorNode:
                 f"the function was pickled by Python {self._python}, and this worker has {member.about.python}"
             )
         self._outside.add(member.number)
-        if self._own is not None and member.about.pid == self._own.pid:
-            self._own.has_come = True
+        own = self._own
+        if own is not None and (member.about.host, member.about.pid) == (platform.node(), own.pid):
+            self._own_number, own.has_come = member.number, True
 
     def _admit(self) -> None:
         target, intake = self._target, self._intake
@@ -336,7 +338,7 @@ class VentilatorNode:
     def _said(self, member: Member, message: wire.Arrived, now: float) -> None:
         said = codec.core_message(message)
         if type(said) is Slots and member.number not in self._stream.hands:
-            level = logging.DEBUG if self._is_own(member) else logging.INFO
+            level = logging.DEBUG if member.number == self._own_number else logging.INFO
             _log.log(level, "worker %s has joined: slots %d", member.name, said.slots)
         if said is not None:
             self._stream.receive(member.number, said, now)
@@ -344,13 +346,8 @@ class VentilatorNode:
     def _left(self, member: Member, reason: str, now: float) -> None:
         self._outside.discard(member.number)
         self._stream.receive(member.number, Lost(reason), now)
-        level = logging.DEBUG if self._is_own(member) else logging.INFO
+        level = logging.DEBUG if member.number == self._own_number else logging.INFO
         _log.log(level, "worker %s is gone: %s", member.name, reason)
-
-    def _is_own(self, member: Member) -> bool:
-        """Whether it is the one that was started here: nobody has to hear of it."""
-        about, own = member.about, self._own
-        return own is not None and (about.host, about.pid) == (platform.node(), own.pid)
 
 
 _nodes: weakref.WeakSet[VentilatorNode] = weakref.WeakSet()
