@@ -119,8 +119,7 @@ class Stream:
         self._sent[parcel.ordinal] = parcel
         task = Task(
             parcel.ordinal + offset, FN, batch.payload, self.options, limit - offset, offset, span=True,
-            deliveries=parcel.deliveries, attempt=1 + parcel.retries + parcel.deliveries,
-            course=Course(inf, parcel.retries, parcel.log),
+            deliveries=parcel.deliveries, course=Course(inf, parcel.retries, parcel.log), attempt=parcel.attempt,
         )  # fmt: skip
         return Run(parcel.ordinal, [task])
 
