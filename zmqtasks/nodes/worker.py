@@ -76,11 +76,13 @@ class Worker:
                 if news == "up":
                     self._enter()
                 elif news == "down":
-                    self._say(f"the connection to {self._dealer.address} is lost: trying again")
-                    self._end_stay()
-                    self._dealer.disconnect()
-                    retry_at = now + RETRY_S
-                reason = self._dealer.refused or self._hear(now)
+                    reason = self._hear(now)  # what came before that: the pipeline may have said that it ends
+                    if not reason and not (self._stops and self._stay is None):
+                        self._say(f"the connection to {self._dealer.address} is lost: trying again")
+                        self._end_stay()
+                        self._dealer.disconnect()
+                        retry_at = now + RETRY_S
+                reason = reason or self._dealer.refused or self._hear(now)
                 if not reason and self._stay is not None:
                     reason = self._stay.trouble
                     if self._plan.burst and self._stay.has_nothing_to_do(now):
