@@ -196,7 +196,9 @@ def test_of_a_single_task_the_claim_names_no_item() -> None:
     machine.receive(1, Joined(), 0.0)
     machine.receive(CLIENT, Submit([Task(7, LONG, b"", Options(max_deliveries=1))]), 0.0)
     machine.turn(0.0)
-    machine.receive(1, Lost("it exited", 0, 5), 1.0)  # what the word beside its ordinal has is of an earlier span
+    machine.receive(
+        1, Lost("it exited", 0, 5), 1.0
+    )  # what the word beside its ordinal has is of an earlier span
     effects = machine.turn(1.0)
     machine.check()
     settled = [effect for effect in effects if isinstance(effect, Settle)]

@@ -143,7 +143,9 @@ class Child:
         entry = self.current
         assert entry is not None
         sim, item, spec = self.sim, entry.offset + self.item, entry.spec
-        if entry.span or spec.options.time_limit:  # of other single tasks nothing is written beside the ordinal
+        if (
+            entry.span or spec.options.time_limit
+        ):  # of other single tasks nothing is written beside the ordinal
             self.claimed_item = item
         sim.truth.started(self, entry, entry.id + self.item)
         self.began, self.trouble = sim.now, ""
