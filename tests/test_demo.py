@@ -235,6 +235,7 @@ def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
         (["demo", "--workers", "0"], "zmqtasks: Invalid value for '--workers'"),
         (["demo", "--path", "/no/such"], "zmqtasks: Invalid value for '--path'"),
         (["demo", "--path", __file__], "zmqtasks: Invalid value for '--path'"),
+        (["demo", "--broker", "--pipeline"], "zmqtasks: Invalid value: --broker excludes --pipeline"),
         (["demo", "more"], "zmqtasks: Got unexpected extra argument"),
     ],
     ids=str,
@@ -349,3 +350,58 @@ def test_the_broker_and_the_workers_end_with_the_demo(number: int) -> None:
     assert not alive
     assert len(gone) == len(family)
     until(lambda: folders() <= before)
+
+
+# ---- through a pipeline -----------------------------------------------------------------------------------------
+
+
+def test_the_demo_through_a_pipeline(code: Path, run_python: RunPython) -> None:
+    ended = run_python(
+        "-m", "zmqtasks", "demo", "--pipeline", "--workers", "2", "--path", str(code), "--json"
+    )
+    assert ended.returncode == 0, ended.stderr
+    answer = json.loads(ended.stdout)
+    found = {name: answer[name] for name in ("files", "lines", "workers", "pipeline", "counts_equal")}
+    assert found == {"files": 6, "lines": 25, "workers": 2, "pipeline": True, "counts_equal": True}
+    assert answer["skipped"] == ["package/broken.py", "package/zero.py"]
+    assert re.fullmatch(r"a pipeline, 2 workers: 6 of 6 in .*\none process: 6 of 6 in .*\n", ended.stderr), (
+        "and nothing else is said"
+    )
+
+
+def test_counts_of_a_pipeline_that_differ_are_an_error(
+    code: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from zmqtasks.cli import demo
+
+    def lies(path: Path) -> FileReport:
+        return analyse(path)._replace(classes=1)
+
+    honest = demo.Pass(merge(map(analyse, python_files(code)), code), seconds=1.0)
+    monkeypatch.setattr(demo, "analyse", lies)
+    monkeypatch.setattr(demo, "_in_one_process", lambda work: honest)
+    assert main(["demo", "--pipeline", "--workers", "1", "--path", str(code)]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "counts differ: classes"
+
+
+def test_ctrl_c_ends_a_demo_that_is_a_pipeline() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "zmqtasks", "demo", "--pipeline", "--workers", "2"],
+        env=python_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            demo = psutil.Process(process.pid)
+            # A worker, with a fork server and two children.
+            until(lambda: len(demo.children(recursive=True)) >= 4, within_s=30)
+            family = demo.children(recursive=True)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+        except BaseException:
+            process.kill()
+            raise
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert not psutil.wait_procs(family, timeout=10)[1]

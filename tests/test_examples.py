@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import ROOT
-from program import World
+from program import Program, World
 
 import zmqtasks
 from zmqtasks.cli import main
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(60)
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SCRIPTS = sorted((ROOT / "examples").rglob("*.sh"))
 LINES_MAX = 60
 
 PRINTED = {
@@ -55,8 +57,12 @@ below 200, 171 takes most steps: 124
 powers of two: [(1, 0), (2, 1), (4, 2), (8, 3), (16, 4)]
 an error: TypeError
 """,
+    "09_generator": """\
+2**p - 1 is prime for p = 3 5 7 13 17 19 31 61
+read no further than needed: True
+""",
 }
-"""What each example prints. The report of the standard library depends on the Python: it has its own tests."""
+"""What each example prints. What depends on the Python, or on files, has tests of its own."""
 
 
 def run(path: Path, run_python: RunPython, *arguments: str) -> tuple[str, str]:
@@ -108,7 +114,7 @@ def test_the_report_of_another_directory(tmp_path: Path, run_python: RunPython) 
 
 
 def test_every_example_has_a_test() -> None:
-    assert {path.stem for path in EXAMPLES} == {*PRINTED, "04_stdlib_report"}
+    assert {path.stem for path in EXAMPLES} == {*PRINTED, "04_stdlib_report", "06_word_counts", "words"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -117,6 +123,110 @@ def test_an_example_is_short_and_needs_no_guard(path: Path) -> None:
     assert len(text.splitlines()) < LINES_MAX
     assert '"__main__"' not in text
     assert text.startswith('"""')
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name} {path.stem}")
+def test_a_script_is_short_too(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) < LINES_MAX
+    assert text.startswith("#!/bin/sh\n# ")
+
+
+# ---- pipelines --------------------------------------------------------------------------------------------------
+
+TEXTS = {"a.txt": "the cat\nthe dog\n", "b and c.txt": "The end.\n", "d's.txt": "$HOME is the place\n"}
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> list[str]:
+    """Write a few files; their paths."""
+    (tmp_path / "texts").mkdir()
+    paths = [tmp_path / "texts" / name for name in TEXTS]
+    for path in paths:
+        path.write_text(TEXTS[path.name])
+    return [str(path) for path in paths]
+
+
+def test_word_counts(run_python: RunPython, texts: list[str]) -> None:
+    printed, errors = run(example("06_word_counts"), run_python, *texts)
+    assert errors == ""
+    assert (
+        printed
+        == "3 files, 10 words, 7 different ones\nthe: 4\ncat: 1\ndog: 1\nas one process counts: True\n"
+    )
+
+
+def test_word_counts_of_the_standard_library(run_python: RunPython) -> None:
+    printed, _ = run(example("06_word_counts"), run_python)
+    assert printed.splitlines()[1].startswith("self: ")
+    assert printed.endswith("as one process counts: True\n")
+
+
+def script(world: World, name: str, *arguments: str) -> Program:
+    """Run a script of the examples in the world's folder, to its end."""
+    if not (world.folder / "bin").exists():
+        world.environment["PATH"] = f"{stub(world.folder).parent}{os.pathsep}{os.environ['PATH']}"
+    program = world.run("sh", str(ROOT / "examples" / f"{name}.sh"), *arguments)
+    program.wait()
+    return program
+
+
+def test_word_counts_by_the_program(tmp_path: Path, texts: list[str]) -> None:
+    with World(tmp_path) as world:
+        ended = script(world, "07_word_counts", f"{tmp_path}/texts/*.txt")
+        assert ended.wait() == 0, ended.err
+        assert ended.out.splitlines() == [
+            '"the":4',
+            *(f'"{word}":1' for word in ("cat", "dog", "end", "home", "is", "place")),
+        ]
+
+
+def test_checksums_by_the_program(tmp_path: Path, texts: list[str]) -> None:
+    sums = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in texts]
+    with World(tmp_path) as world:
+        ended = script(world, "08_checksums", *texts)
+        assert (ended.wait(), ended.out) == (
+            0,
+            "".join(f"{found}  {path}\n" for found, path in zip(sums, texts, strict=True)),
+        )
+        ended = script(world, "08_checksums", texts[0], "none")
+        assert (ended.wait(), ended.out) == (1, f"{sums[0]}  {texts[0]}\n")
+        assert "none: No such file or directory" in ended.err
+
+
+def test_a_run_that_is_killed_and_resumed(tmp_path: Path) -> None:
+    with World(tmp_path) as world:
+        ended = script(world, "10_resume", "300")
+        assert ended.wait() == 0, ended.err
+        assert re.fullmatch(r"killed: 137\nlines: +300\ndifferent inputs: +300\n", ended.out)
+        found = [json.loads(line) for line in (tmp_path / "factors.jsonl").read_text().splitlines()]
+    assert {line["input"]: line["result"]["stdout"] for line in found} == factors(300)
+
+
+def factors(last: int) -> dict[str, str]:
+    """What the program `factor` says of the numbers from 1 on."""
+    numbers = [str(number) for number in range(1, last + 1)]
+    said = subprocess.run(["factor", *numbers], capture_output=True, text=True, check=True).stdout
+    return dict(zip(numbers, said.splitlines(keepends=True), strict=True))
+
+
+def test_a_pipeline_of_two_machines(tmp_path: Path) -> None:
+    folder = ROOT / "examples" / "two_machines_pipeline"
+    with World(tmp_path) as world:
+        world.environment["PATH"] = f"{stub(tmp_path).parent}{os.pathsep}{os.environ['PATH']}"
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = str(server.getsockname()[1])
+        for name in ("ventilator.sh", "worker.sh"):
+            (tmp_path / name).write_text((folder / name).read_text("utf-8").replace("5557", port))
+        ventilator = world.run("sh", "ventilator.sh")
+        ventilator.says(rf"zmqtasks worker --ventilator tcp://\S+:{port}")
+        shutil.copy(world.keys / "worker.key", tmp_path)
+        worker = world.run("sh", "worker.sh", "127.0.0.1", ZMQTASKS_KEYS=str(tmp_path / "none"))
+        assert ventilator.wait() == 0, ventilator.err
+        assert worker.wait(10) == 0
+        found = [json.loads(line) for line in (tmp_path / "factors.jsonl").read_text().splitlines()]
+    assert len(found) == 1000
+    assert {line["input"]: line["result"]["stdout"] for line in found} == factors(1000)
 
 
 # ---- folders ----------------------------------------------------------------------------------------------------

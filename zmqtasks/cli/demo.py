@@ -27,6 +27,9 @@ def demo(
     broker: Annotated[
         bool, typer.Option("--broker", help="On a broker and two workers, processes of its own.")
     ] = False,
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="As a stream: ventilator, workers, sink, and no broker.")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
@@ -38,5 +41,7 @@ def demo(
     """
     from zmqtasks.cli.demonstration import demonstrate
 
-    if not demonstrate(path, workers, broker=broker, as_json=as_json):
+    if broker and pipeline:
+        raise typer.BadParameter("--broker excludes --pipeline")
+    if not demonstrate(path, workers, broker=broker, pipeline=pipeline, as_json=as_json):
         raise typer.Exit(1)

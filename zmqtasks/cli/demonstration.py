@@ -1,8 +1,8 @@
 """What `zmqtasks demo` does: a real workload on this machine, in seconds, and the proof that its result is right.
 
-Every file of the running Python's standard library is parsed by the workers of an embedded `Client`, or with
-`--broker` by two workers of a broker, and what they found is reduced to a report. Then one process does the same again,
-with the same functions: that gives the speed-up, and the two reports must be equal.
+Every file of the running Python's standard library is parsed by the workers of an embedded `Client`, with `--broker`
+by two workers of a broker, with `--pipeline` by those of a `Ventilator`, and what they found is reduced to a report.
+Then one process does the same again, with the same functions: that gives the speed-up, and both reports must be equal.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from zmqtasks import Client
+from zmqtasks import Client, Ventilator
 from zmqtasks.cli.own_broker import own_broker
-from zmqtasks.cli.stdlib_report import Report, analyse, merge, python_files
+from zmqtasks.cli.stdlib_report import FileReport, Report, analyse, merge, python_files
 from zmqtasks.nodes.cpus import cpus
 from zmqtasks.progress import meter, progress_bar
 
@@ -39,7 +39,10 @@ _NODES = 2  # the workers of a broker of our own
 
 
 class Workload(NamedTuple):
-    """The files to parse, and with how many children; `nodes` workers of a broker have them, or 0 for none."""
+    """The files to parse, and with how many children.
+
+    These are a pipeline's, or `nodes` workers of a broker have them, or with 0 an embedded client.
+    """
 
     root: Path
     title: str
@@ -47,13 +50,15 @@ class Workload(NamedTuple):
     size: int
     workers: int
     nodes: int = 0
+    is_pipeline: bool = False
 
     @property
     def who(self) -> str:
         """Who does it in parallel."""
         if self.nodes:
             return f"a broker, {self.nodes} workers of {self.workers // self.nodes}"
-        return f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        return f"a pipeline, {workers}" if self.is_pipeline else workers
 
     def __str__(self) -> str:
         return f"{self.title}: {len(self.paths):,} files, {self.size / 1e6:.1f} MB"
@@ -79,9 +84,11 @@ class Face(Protocol):
         """Show both times, and whether both passes found the same."""
 
 
-def demonstrate(path: Path | None, workers: int | None, *, broker: bool, as_json: bool) -> bool:
+def demonstrate(
+    path: Path | None, workers: int | None, *, broker: bool, pipeline: bool, as_json: bool
+) -> bool:
     """Do all of it, and say whether both passes have counted the same."""
-    work = _workload(path, workers, _NODES if broker else 0)
+    work = _workload(path, workers, _NODES if broker else 0)._replace(is_pipeline=pipeline)
     face = _Json() if as_json else _Tables() if sys.stdout.isatty() else _Lines()
     face.open(work)
     parallel = _in_parallel(work)
@@ -111,15 +118,34 @@ def _workload(path: Path | None, workers: int | None, nodes: int) -> Workload:
 def _in_parallel(work: Workload) -> Pass:
     """Let the workers analyse all files; the time includes starting the workers."""
     start = time.perf_counter()
+    with (_streamed if work.is_pipeline else _submitted)(work) as reports:
+        report = merge(reports, work.root)
+        return Pass(report, time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _submitted(work: Workload) -> Iterator[Iterator[FileReport]]:
+    """Each file as a task of a client."""
     with _client(work) as client:
         futures = [client.submit(analyse, path) for path in work.paths]
         try:
-            reports = (future.result() for future in progress_bar(futures, work.who))
-            report = merge(reports, work.root)
+            yield (future.result() for future in progress_bar(futures, work.who))
         except BaseException:
             client.shutdown(wait=False, cancel_futures=True)  # what has not started is of no use now
             raise
-        return Pass(report, time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _streamed(work: Workload) -> Iterator[Iterator[FileReport]]:
+    """Each file as an input of a pipeline."""
+
+    def counted() -> Iterator[FileReport]:
+        for _, report in pipeline.run(work.paths):
+            shown.advance()
+            yield report
+
+    with Ventilator(analyse, workers=work.workers) as pipeline, meter(work.who, len(work.paths)) as shown:
+        yield counted()
 
 
 @contextlib.contextmanager
@@ -240,6 +266,7 @@ class _Json:
             **found,
             "workers": work.workers,
             "broker": bool(work.nodes),
+            "pipeline": work.is_pipeline,
             "seconds": round(parallel.seconds, 3),
             "serial_seconds": round(serial.seconds, 3),
             "speedup": round(serial.seconds / parallel.seconds, 2),

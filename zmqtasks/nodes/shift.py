@@ -21,14 +21,15 @@ from zmqtasks.core.stream import FN
 from zmqtasks.messages import FAILED, Claim, Course, Done, Ended, Ends, Part, Recall, Running, Slots
 from zmqtasks.nodes.crew import ChildLink
 from zmqtasks.nodes.dealer import Dealer
-from zmqtasks.nodes.household import Household, Plan
+from zmqtasks.nodes.household import AGAIN, Household, Plan
 from zmqtasks.nodes.loop import Loop
-from zmqtasks.nodes.mailbox import Mailbox
+from zmqtasks.nodes.mailbox import Mailbox, Monitor
 from zmqtasks.visit import Admit
 
 QUIET_S = 0.02  # when nothing has come out of the pipe for so long, nothing is in it
 PIPE_HWM = 2  # batches; what lies in a pipe is out of everybody's reach
 OUTCOMES_HWM = 64  # messages that the sink has not taken
+CUT_S = 0.2  # after its pipe to the sink was cut, a worker may still hear that the pipeline has ended
 LINGER_MS = 2000  # outcomes on their way to the sink, when this ends
 
 
@@ -42,6 +43,9 @@ class Shift(Household):
         self._loop = loop
         self._tasks = self._open(zmq.PULL, admit.tasks, "")
         self._outcomes = self._open(zmq.PUSH, admit.sink, admit.sink_key)
+        self._monitor = Monitor(self._outcomes.socket, zmq.EVENT_DISCONNECTED)
+        loop.watch(self._monitor)
+        self._cut_at: float | None = None  # the pipe to the sink was cut: then this ends
         self._unsent: deque[wire.Message] = deque()  # outcomes that the sink's pipe did not take
         self._claims: list[int] = []
         self._new = 0  # items that were read since the last turn
@@ -100,14 +104,28 @@ class Shift(Household):
             self._claims, self._paces = [], []
         if self._quiet_at is not None and now >= self._quiet_at:
             self._quiet_at = None
-            if self._leaves and not self._let_go:  # or what is given back might come by this way again
-                self._let_go = True
-                self._loop.unwatch(self._tasks)
-                self._tasks.close(0)
+            if self._leaves:  # or what is given back might come by this way again
+                self._let_go_of_pipe()
             self.node.receive(ABOVE, Recall(), now)
+        if self._cut_at is not None and now >= self._cut_at:
+            self.trouble = AGAIN
         deadline = super().turn(now)
         self._new = 0
-        return deadline if self._quiet_at is None else min(deadline, self._quiet_at)
+        times = (deadline, self._quiet_at, self._cut_at)
+        return min(time for time in times if time is not None)
+
+    def hear_children(self, ready: list[int], now: float) -> None:
+        """What these descriptors bring, as far as they are children's or the monitor's."""
+        if (
+            not self._let_go
+            and self._monitor.fileno() in ready
+            and self._monitor.events()
+            and self._cut_at is None
+        ):
+            # What was in the pipe is lost, and nobody would ever miss it: the ventilator has to count this worker as
+            # lost, and it comes as a new one.
+            self._cut_at = now + CUT_S
+        super().hear_children(ready, now)
 
     # ---- upwards -------------------------------------------------------------------------------------------------
 
@@ -168,10 +186,16 @@ class Shift(Household):
     def close(self) -> None:
         """End the children, whatever they run; what is finished still goes to the sink."""
         super().close()
-        open_ = [] if self._let_go else [(self._tasks, 0)]
-        for mailbox, linger_ms in (*open_, (self._outcomes, LINGER_MS)):
-            self._loop.unwatch(mailbox)
-            mailbox.close(linger_ms)
+        self._let_go_of_pipe()
+        self._loop.unwatch(self._outcomes)
+        self._outcomes.close(LINGER_MS)
+
+    def _let_go_of_pipe(self) -> None:
+        if not self._let_go:
+            self._let_go = True
+            for each in (self._monitor, self._tasks):
+                self._loop.unwatch(each)
+                each.close()
 
     # ---- children ------------------------------------------------------------------------------------------------
 
