@@ -117,9 +117,10 @@ class Stream:
         parcel.ordinal = batch.sends << BASE_BITS | batch.base
         parcel.sent_at = now
         self._sent[parcel.ordinal] = parcel
+        attempt, course = 1 + parcel.retries + parcel.deliveries, Course(inf, parcel.retries, parcel.log)
         task = Task(
             parcel.ordinal + offset, FN, batch.payload, self.options, limit - offset, offset, span=True,
-            deliveries=parcel.deliveries, course=Course(inf, parcel.retries, parcel.log),
+            attempt=attempt, deliveries=parcel.deliveries, course=course,
         )  # fmt: skip
         return Run(parcel.ordinal, [task])
 
@@ -264,8 +265,7 @@ class Stream:
     def _again(self, parcel: Parcel, ask: Ask, payload: Any, deliveries: int, now: float) -> None:
         """Another attempt for the item of `parcel` that `ask` names, or its failure is final."""
         rule, batch, item = self.options.retry or DEFAULT_RETRY, parcel.batch, ask.item
-        number, retries = batch.base + item, parcel.retries
-        deliveries = max(parcel.deliveries, deliveries)
+        number, retries, deliveries = batch.base + item, parcel.retries, max(parcel.deliveries, deliveries)
         due = now + (backoff_s(rule, retries, number) if ask.delay is None else ask.delay)
         late = rule.deadline is not None and due > batch.since + rule.deadline
         log = (*parcel.log, f"attempt {1 + retries + deliveries}: {ask.text}")[-LOG_MAX:]
