@@ -14,6 +14,7 @@ from zmqtasks.blobs import stream_of
 from zmqtasks.core.gather import Piece
 from zmqtasks.errors import NoWorkers, TargetFailed
 from zmqtasks.keys import Key
+from zmqtasks.messages import DEAD
 from zmqtasks.nodes.ventilator import Far
 from zmqtasks.nodes.window import Unheard
 from zmqtasks.nodes.zap import keypair
@@ -167,7 +168,8 @@ class Engine:
         index, item = load(task.payload)[1][task.offset]
         error = error_of(unheard.state, unheard.reason, f"of input {index}", "")
         assert isinstance(self._function, Rendered), "what is joined is not rendered"
-        attempts = 1 + (task.course.retries if task.course is not None else 0)
+        attempts = task.options.max_deliveries if unheard.state == DEAD else 1
+        attempts += task.course.retries if task.course is not None else 0
         unit: Unit = self._function.failed(index, item, error, attempts)
         return index, pack([unit])
 

@@ -264,8 +264,7 @@ class Stream:
     def _again(self, parcel: Parcel, ask: Ask, payload: Any, deliveries: int, now: float) -> None:
         """Another attempt for the item of `parcel` that `ask` names, or its failure is final."""
         rule, batch, item = self.options.retry or DEFAULT_RETRY, parcel.batch, ask.item
-        number, retries = batch.base + item, parcel.retries
-        deliveries = max(parcel.deliveries, deliveries)
+        number, retries, deliveries = batch.base + item, parcel.retries, max(parcel.deliveries, deliveries)
         due = now + (backoff_s(rule, retries, number) if ask.delay is None else ask.delay)
         late = rule.deadline is not None and due > batch.since + rule.deadline
         log = (*parcel.log, f"attempt {1 + retries + deliveries}: {ask.text}")[-LOG_MAX:]
