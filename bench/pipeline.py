@@ -305,6 +305,7 @@ def main(arguments: list[str]) -> int:
     names = options.only.split(",")
     if options.rounds < 1 or not set(names) <= QUESTIONS.keys():
         parser.error(f"--rounds: at least 1; --only: {', '.join(QUESTIONS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it has started ends with it
     console, about = Console(), machine()
     if not console.is_terminal:
         console.width = PIPED_WIDTH
