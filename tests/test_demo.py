@@ -372,14 +372,14 @@ def test_the_demo_through_a_pipeline(code: Path, run_python: RunPython) -> None:
 def test_counts_of_a_pipeline_that_differ_are_an_error(
     code: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from zmqtasks.cli import demo
+    from zmqtasks.cli import demonstration
 
     def lies(path: Path) -> FileReport:
         return analyse(path)._replace(classes=1)
 
-    honest = demo.Pass(merge(map(analyse, python_files(code)), code), seconds=1.0)
-    monkeypatch.setattr(demo, "analyse", lies)
-    monkeypatch.setattr(demo, "_in_one_process", lambda work: honest)
+    honest = demonstration.Pass(merge(map(analyse, python_files(code)), code), seconds=1.0)
+    monkeypatch.setattr(demonstration, "analyse", lies)
+    monkeypatch.setattr(demonstration, "_in_one_process", lambda work: honest)
     assert main(["demo", "--pipeline", "--workers", "1", "--path", str(code)]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "counts differ: classes"
 

@@ -152,7 +152,7 @@ class FarIntake:
         self._dealer.connect()
         self._ordered = False
         self._retry_at: float | None = None
-        self._was_lost = False
+        self._was_lost = self._ended = False
 
     def has_mail(self) -> bool:
         """Whether the sink has said something."""
@@ -204,7 +204,7 @@ class FarIntake:
 
     def _lose(self, now: float) -> bool:
         lost, self.address = bool(self.address), ""
-        if lost:
+        if lost and not self._ended:
             self._was_lost = True
             _log.warning("the sink at %s is gone: waiting for it", self._dealer.address)
         self._dealer.disconnect()
@@ -224,6 +224,7 @@ class FarIntake:
 
     def end(self, *, complete: bool) -> None:
         """The sink may go."""
+        self._ended = True
         self._gathering.end()
         self._dealer.send(codec.simple(wire.Signal("bye" if complete else "broken off")))
 
