@@ -1,14 +1,15 @@
-"""The command line: `python -m bench [profile] [options]`, from the root of the repository."""
+"""The command line: `python -m bench [profile | pipeline] [options]`, from the root of the repository."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench import plot, profile, table
+from bench import pipeline, plot, profile, table
 from bench.contestants import CONTESTANTS, why_absent
 from bench.questions import NAMES
 from bench.record import Record, machine
@@ -81,6 +82,8 @@ def _compare(options: argparse.Namespace) -> Record:
 
 def main() -> int:
     """Measure or load, then print, write and draw; 1 if a measurement failed."""
+    if sys.argv[1:2] == ["pipeline"]:
+        return pipeline.main(sys.argv[2:])
     parser = _parser()
     options = parser.parse_args()
     if options.rounds < 1:

@@ -33,3 +33,9 @@ def nap(duration_s: float) -> None:
 def block() -> None:
     """Wait for a signal, that is until this process is killed."""
     signal.pause()
+
+
+def work(value: T) -> T:
+    """Return the argument, after some 20 microseconds of work."""
+    sum(range(1000))
+    return value

@@ -49,6 +49,15 @@ def begins(folder):
 LISTENS = r"listens at (.*?); its queue is in memory only"
 
 
+def stub(folder: Path) -> Path:
+    """Put a program `zmqtasks` into `folder`: this Python, with the zmqtasks that is under test."""
+    program = folder / "bin" / "zmqtasks"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m zmqtasks "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
 class Program:
     """One run of it; what it writes is in files of `folder`."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import ROOT
-from program import Program, World
+from program import Program, World, stub
 
 import zmqtasks
 from zmqtasks.cli import main
@@ -156,12 +156,6 @@ def test_word_counts(run_python: RunPython, texts: list[str]) -> None:
     )
 
 
-def test_word_counts_of_the_standard_library(run_python: RunPython) -> None:
-    printed, _ = run(example("06_word_counts"), run_python)
-    assert printed.splitlines()[1].startswith("self: ")
-    assert printed.endswith("as one process counts: True\n")
-
-
 def script(world: World, name: str, *arguments: str) -> Program:
     """Run a script of the examples in the world's folder, to its end."""
     if not (world.folder / "bin").exists():
@@ -234,15 +228,6 @@ def test_a_pipeline_of_two_machines(tmp_path: Path) -> None:
 TWO_MACHINES = ROOT / "examples" / "two_machines"
 FLEET = ROOT / "examples" / "fleet"
 DOCKERFILE = ROOT / "examples" / "container" / "Dockerfile"
-
-
-def stub(folder: Path) -> Path:
-    """Put a program `zmqtasks` into `folder`: this Python, with the zmqtasks that is under test."""
-    program = folder / "bin" / "zmqtasks"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m zmqtasks "$@"\n')
-    program.chmod(0o755)
-    return program
 
 
 def test_two_machines(tmp_path: Path) -> None:

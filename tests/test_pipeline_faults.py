@@ -182,6 +182,33 @@ def test_a_cut_between_a_worker_and_the_ventilator_loses_nothing(pipes: Pipes) -
 # ---- coming and leaving ------------------------------------------------------------------------------------------
 
 
+def test_outcomes_that_a_cut_has_lost_are_made_again(pipes: Pipes, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+
+    def square(number: int) -> int:
+        with runs.open("ab") as file:
+            file.write(b".")
+        return slow_square(number)
+
+    pipeline = pipes.ventilator(square)
+    intake = pipeline._pipe.node._intake
+    with Proxy(("127.0.0.1", int(intake.address.rpartition(":")[2]))) as proxy:
+        intake.address = proxy.address  # of the worker's connections only that to the sink is cut
+        pipes.worker(pipeline.address)
+        wait_for(pipeline, "worker0")
+
+        def cut() -> None:
+            proxy.freeze()
+            before = runs.stat().st_size
+            until(lambda: runs.stat().st_size >= before + 20)
+            proxy.cut()
+            proxy.heal()
+            proxy.thaw()
+
+        squares_with(pipeline, {100: cut, 400: cut})
+    assert runs.stat().st_size > INPUTS
+
+
 def test_workers_that_come_late_and_leave_warm(pipes: Pipes) -> None:
     pipeline = pipes.ventilator(slow_square)
     values = pipeline.run(range(INPUTS), ordered=True)

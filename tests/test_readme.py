@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -13,8 +15,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import ROOT
-from program import World
+from conftest import ROOT, python_environment
+from program import World, stub
 
 from zmqtasks.cli import main, tree
 
@@ -63,6 +65,7 @@ def run_snippet(snippet: Snippet, folder: Path, run_python: RunPython) -> None:
 README = (ROOT / "README.md").read_text("utf-8")
 OTHER_MACHINE = "HOST"  # what the reader is to replace
 ALL_SNIPPETS = list(snippets(README))
+STREAMS = README.partition("## Streams")[2].partition("\n## ")[0]
 SNIPPETS = [snippet for snippet in ALL_SNIPPETS if OTHER_MACHINE not in snippet.text]
 
 
@@ -171,6 +174,95 @@ def test_three_commands_on_one_machine(tmp_path: Path) -> None:
         pytest.skip("another program has the port that the README names")
     with World(tmp_path) as world:
         as_the_reader(world, None, None)
+
+
+# ---- streams ----------------------------------------------------------------------------------------------------
+
+
+def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run what a reader types, where there are two files, `a.txt` and `in.txt`."""
+    if not (folder / "bin").exists():
+        stub(folder)
+        (folder / "a.txt").write_text("one two\nthree\n")
+        (folder / "in.txt").write_text("four\nfive six\n")
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["sh", "-c", command],
+        cwd=folder,
+        env={**python_environment(), "PATH": path, "ZMQTASKS_KEYS": str(folder / "keys")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Other programs' words, and ours."""
+    rows = re.findall(r"^\| `(.*)` \| `(.*)` \|$", STREAMS, re.MULTILINE)
+    return [(theirs.replace("\\|", "|"), ours.replace("\\|", "|")) for theirs, ours in rows]
+
+
+def test_ours_beside_the_words_of_others(tmp_path: Path, run_python: RunPython) -> None:
+    compress, count, upper, python = pairs()
+    assert shell(tmp_path, compress[1]).returncode == 0
+    assert {path.name for path in tmp_path.glob("*.gz")} == {"a.txt.gz", "in.txt.gz"}
+    theirs, ours = (shell(tmp_path, command) for command in count)
+    assert (theirs.returncode, ours.returncode) == (0, 0)
+    assert sorted(ours.stdout.splitlines()) == sorted(theirs.stdout.splitlines())
+    assert shell(tmp_path, upper[1]).stdout == "FOUR\nFIVE SIX\n"
+    if shutil.which("parallel"):
+        for path in tmp_path.glob("*.gz"):
+            path.unlink()
+        assert shell(tmp_path, compress[0]).returncode == 0
+        assert {path.name for path in tmp_path.glob("*.gz")} == {"a.txt.gz", "in.txt.gz"}
+    for program, found in zip(python, ("[0, 1, 2]", "[(0, 0), (1, 1), (2, 2)]"), strict=True):
+        begin = "from multiprocessing import *\nfrom zmqtasks import Ventilator\nfn, items, all = abs, range(3), []\n"
+        name = "index, value" if "index" in program else "value"
+        ended = run_python("-c", f"{begin}{program}:\n    all.append(({name}))\nprint(sorted(all))")
+        assert (ended.returncode, ended.stdout.strip()) == (0, found), ended.stderr
+
+
+def test_the_three_commands_of_a_pipeline(tmp_path: Path) -> None:
+    begin = STREAMS.index("<!-- pipeline: three commands -->")
+    block = BLOCK.search(STREAMS, begin)
+    assert block is not None
+    run, resume, total = block["text"].splitlines()
+    ended = shell(tmp_path, run)
+    assert ended.returncode == 0, ended.stderr
+    lines = {
+        json.loads(line)["result"]["stdout"] for line in (tmp_path / "counts.jsonl").read_text().splitlines()
+    }
+    assert lines == {"3 a.txt\n", "3 in.txt\n"}
+    ended = shell(tmp_path, resume)
+    assert (ended.returncode, len((tmp_path / "counts.jsonl").read_text().splitlines())) == (0, 2)
+    assert "2 results are there" in ended.stderr
+    assert shell(tmp_path, total).stdout == "24\n"
+
+
+def stream_as_the_reader(world: World, one: Machine, two: Machine) -> None:
+    """Type the two commands of a pipeline of two machines."""
+    ventilator, worker = (
+        shlex.split(line)[1:] for line in re.findall(r"^zmqtasks .*tcp://.*$", STREAMS, re.MULTILINE)
+    )
+    (world.folder / "work.py").write_text("def function(line):\n    return line[::-1]\n")
+    (world.folder / "in.txt").write_text("one\ntwo\n")
+    assert world.start("keys", "init", prefix=one.enter).wait() == 0
+    shutil.copy(world.keys / "worker.key", world.folder)
+    reading = world.start(*ventilator, prefix=one.enter)
+    reading.says("for more workers: zmqtasks worker --ventilator")
+    arguments = [word.replace(OTHER_MACHINE, one.address) for word in worker]
+    working = world.start(*arguments, prefix=two.enter, ZMQTASKS_KEYS=str(world.folder / "none"))
+    assert reading.wait() == 0, reading.err
+    assert working.wait() == 0, working.err
+    found = [json.loads(line) for line in (world.folder / "out.jsonl").read_text().splitlines()]
+    assert {line["index"]: line["result"] for line in found} == {0: "eno", 1: "owt"}
+
+
+def test_a_stream_on_two_machines(tmp_path: Path, machines: tuple[Machine, Machine]) -> None:
+    with World(tmp_path) as world:
+        stream_as_the_reader(world, *machines)
 
 
 def test_the_configuration_file(

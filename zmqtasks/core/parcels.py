@@ -66,6 +66,11 @@ class Parcel:
         """How many items."""
         return self.rest.count
 
+    @property
+    def attempt(self) -> int:
+        """How often it has begun, or may have, the time that comes too."""
+        return 1 + self.retries + self.deliveries
+
     def cut(self, first: int, limit: int) -> Parcel:
         """A parcel of the same history with items that were taken out of this one."""
         part = Parcel(self.batch, first, limit)

@@ -117,10 +117,9 @@ class Stream:
         parcel.ordinal = batch.sends << BASE_BITS | batch.base
         parcel.sent_at = now
         self._sent[parcel.ordinal] = parcel
-        attempt, course = 1 + parcel.retries + parcel.deliveries, Course(inf, parcel.retries, parcel.log)
         task = Task(
             parcel.ordinal + offset, FN, batch.payload, self.options, limit - offset, offset, span=True,
-            attempt=attempt, deliveries=parcel.deliveries, course=course,
+            deliveries=parcel.deliveries, course=Course(inf, parcel.retries, parcel.log), attempt=parcel.attempt,
         )  # fmt: skip
         return Run(parcel.ordinal, [task])
 

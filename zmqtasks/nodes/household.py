@@ -15,6 +15,7 @@ from zmqtasks.nodes.crew import ChildLink
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.loop import Loop
 
+AGAIN = "again"  # trouble that another connection ends
 BURST_S = 0.5  # with nothing to do for so long, a worker in burst mode leaves
 
 

@@ -21,14 +21,15 @@ from zmqtasks.core.stream import FN
 from zmqtasks.messages import FAILED, Claim, Course, Done, Ended, Ends, Part, Recall, Running, Slots
 from zmqtasks.nodes.crew import ChildLink
 from zmqtasks.nodes.dealer import Dealer
-from zmqtasks.nodes.household import Household, Plan
+from zmqtasks.nodes.household import AGAIN, Household, Plan
 from zmqtasks.nodes.loop import Loop
-from zmqtasks.nodes.mailbox import Mailbox
+from zmqtasks.nodes.mailbox import Mailbox, Monitor
 from zmqtasks.visit import Admit
 
 QUIET_S = 0.02  # when nothing has come out of the pipe for so long, nothing is in it
 PIPE_HWM = 2  # batches; what lies in a pipe is out of everybody's reach
 OUTCOMES_HWM = 64  # messages that the sink has not taken
+CUT_S = 0.2  # after its pipe to the sink was cut, a worker may still hear that the pipeline has ended
 LINGER_MS = 2000  # outcomes on their way to the sink, when this ends
 
 
@@ -42,11 +43,15 @@ class Shift(Household):
         self._loop = loop
         self._tasks = self._open(zmq.PULL, admit.tasks, "")
         self._outcomes = self._open(zmq.PUSH, admit.sink, admit.sink_key)
+        self._monitor = Monitor(self._outcomes.socket, zmq.EVENT_DISCONNECTED)
+        loop.watch(self._monitor)
+        self._cut_at: float | None = None  # the pipe to the sink was cut: then this ends
         self._unsent: deque[wire.Message] = deque()  # outcomes that the sink's pipe did not take
         self._claims: list[int] = []
         self._new = 0  # items that were read since the last turn
         self._pace = Pace()
         self._paces: list[tuple[int, int, float]] = []  # what the ventilator has not heard of it
+        self._leaves = self._let_go = False  # it takes nothing more; it has closed its end of the pipe
         self._quiet_at: float | None = None  # all is read until then, and what has not started given back
         dealer.send(codec.simple(Slots(plan.slots)))
 
@@ -61,11 +66,11 @@ class Shift(Household):
     def has_mail(self) -> bool:
         """Whether there is something to be read, and room for it; or outcomes can go out."""
         # Both are asked whatever comes of it: a socket that is not would signal the same thing again and again.
-        has_come, can_go = self._tasks.has_mail(), self._outcomes.takes_mail()
+        has_come, can_go = not self._let_go and self._tasks.has_mail(), self._outcomes.takes_mail()
         return can_go if self._unsent else has_come and self._has_room()
 
     def _has_room(self) -> bool:
-        if self._unsent:
+        if self._unsent or self._let_go:
             return False
         items = self.node.machine.ledger.pending + self._new
         if items < self.slots or self._quiet_at is not None:
@@ -86,7 +91,7 @@ class Shift(Household):
                 self._new += task.count
             self.node.receive(ABOVE, run, now)
             self._claims.append(run.first)
-            if self._quiet_at is not None:
+            if self._quiet_at is not None and not self._leaves:
                 self._quiet_at = now + QUIET_S
 
     def turn(self, now: float) -> float:
@@ -99,10 +104,28 @@ class Shift(Household):
             self._claims, self._paces = [], []
         if self._quiet_at is not None and now >= self._quiet_at:
             self._quiet_at = None
+            if self._leaves:  # or what is given back might come by this way again
+                self._let_go_of_pipe()
             self.node.receive(ABOVE, Recall(), now)
+        if self._cut_at is not None and now >= self._cut_at:
+            self.trouble = AGAIN
         deadline = super().turn(now)
         self._new = 0
-        return deadline if self._quiet_at is None else min(deadline, self._quiet_at)
+        times = (deadline, self._quiet_at, self._cut_at)
+        return min(time for time in times if time is not None)
+
+    def hear_children(self, ready: list[int], now: float) -> None:
+        """What these descriptors bring, as far as they are children's or the monitor's."""
+        if (
+            not self._let_go
+            and self._monitor.fileno() in ready
+            and self._monitor.events()
+            and self._cut_at is None
+        ):
+            # What was in the pipe is lost, and nobody would ever miss it: the ventilator has to count this worker as
+            # lost, and it comes as a new one.
+            self._cut_at = now + CUT_S
+        super().hear_children(ready, now)
 
     # ---- upwards -------------------------------------------------------------------------------------------------
 
@@ -150,8 +173,9 @@ class Shift(Household):
             self._quiet_at = now + QUIET_S
 
     def leave(self, now: float) -> None:
-        """Finish what runs, give back the rest, and whatever still comes."""
+        """Finish what runs, give back the rest, and let go of the pipe; the ventilator finds what is lost in it."""
         super().leave(now)
+        self._leaves = True
         self._quiet_at = now + QUIET_S
 
     @property
@@ -162,9 +186,16 @@ class Shift(Household):
     def close(self) -> None:
         """End the children, whatever they run; what is finished still goes to the sink."""
         super().close()
-        for mailbox, linger_ms in ((self._tasks, 0), (self._outcomes, LINGER_MS)):
-            self._loop.unwatch(mailbox)
-            mailbox.close(linger_ms)
+        self._let_go_of_pipe()
+        self._loop.unwatch(self._outcomes)
+        self._outcomes.close(LINGER_MS)
+
+    def _let_go_of_pipe(self) -> None:
+        if not self._let_go:
+            self._let_go = True
+            for each in (self._monitor, self._tasks):
+                self._loop.unwatch(each)
+                each.close()
 
     # ---- children ------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from zmqtasks import codec, wire
 from zmqtasks.keys import Key, KeyStore
 from zmqtasks.nodes.crew import occupy_standard_descriptors
 from zmqtasks.nodes.dealer import Dealer
-from zmqtasks.nodes.household import Household, Plan
+from zmqtasks.nodes.household import AGAIN, Household, Plan
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.shift import Shift
 from zmqtasks.nodes.stay import Stay
@@ -28,7 +28,6 @@ from zmqtasks.visit import PROTOCOL, Admit, Enter, Refused, Welcome
 
 MAIL_MAX = 512  # messages a turn
 RETRY_S = 0.5  # between two tries to reach a broker
-AGAIN = "again"
 
 _log = logging.getLogger("zmqtasks")
 
