@@ -292,6 +292,18 @@ def test_what_runs_is_finished_and_the_rest_is_done_later(world: World) -> None:
     assert len(results(world, "out")) == 300
 
 
+def test_a_join_that_was_stopped_has_no_result(world: World) -> None:
+    program = begin(world, "work.py:held", "in.txt", "--then", "work.py:join", "--workers", "1")
+    until(lambda: [*world.folder.glob("begun.*")], within_s=30)
+    program.signal(signal.SIGTERM)
+    program.says("SIGTERM: what runs is finished")
+    (world.folder / "end").touch()
+    assert (program.wait(), program.out) == (143, "")
+    assert (
+        complaints(program)[-1] == "WARNING it was stopped before all inputs were through: there is no result"
+    )
+
+
 @pytest.mark.parametrize(
     ("signals", "options", "code"),
     [
@@ -392,7 +404,9 @@ def test_both_are_killed_and_started_anew(many: World) -> None:
     program.wait()
     sink.says("WARNING the ventilator is gone")
     other = begin(many, "work.py:upper", "in.txt", "--workers", "1", "--sink", address)
-    assert other.wait() == 4
+    taken = begin(many, "work.py:upper", "in.txt", "--bind", address)
+    assert (other.wait(), taken.wait()) == (4, 4)
+    assert complaints(taken)[0].startswith(f"zmqtasks: {address} is in use by process {sink.pid}: ")
     assert "this sink serves another pipeline" in complaints(other)[-1]
     sink.signal(signal.SIGKILL)
     sink.wait()

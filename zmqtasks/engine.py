@@ -21,8 +21,8 @@ from zmqtasks.nodes.zap import keypair
 from zmqtasks.options import Retry
 from zmqtasks.outcome import error_of
 from zmqtasks.payload import load, load_error
-from zmqtasks.pipe import Pipe, reading
-from zmqtasks.results import Pieces
+from zmqtasks.pipe import Pipe, Source, reading
+from zmqtasks.results import Feeds, Pieces
 from zmqtasks.stream.batch import Batch, Unit, pack, unpack
 from zmqtasks.stream.rendering import Rendered
 
@@ -59,6 +59,7 @@ class Engine:
         self._has_own = workers > 0
         self._timers: list[threading.Timer] = []
         self._stops = 0
+        self._joined: Feeds | None = None  # what reads the inputs of a join
         self._sink = sink
         self._pipe = Pipe(
             function,
@@ -99,15 +100,25 @@ class Engine:
             pieces.close()
 
     def chord(self, items: Iterable[Any], body: Callable[[list[Any]], Any]) -> Any:
-        """Run `items`, then `body` with the values in order; what it returns."""
-        return joins.chord(self._begin(reading(items), ordered=True), body, skips=False)
+        """Run `items`, then `body` with the values in order; what it returns. `KeyboardInterrupt` if it was stopped."""
+        return joins.chord(self._begin(self._whole(items), ordered=True), body, skips=False)
 
     def fold(self, items: Iterable[Any], step: Callable[[Any, Any], Any], initial: Any) -> Any:
-        """Run `items` and fold the values as they come; the last state."""
-        pieces = self._begin(reading(items), ordered=False, keep=True)
+        """Run `items` and fold the values as they come; the last state. `KeyboardInterrupt` if it was stopped."""
+        pieces = self._begin(self._whole(items), ordered=False, keep=True)
         return joins.fold(pieces, step, initial, window=self._pipe.window, skips=False)
 
-    def _begin(self, source: Any, *, ordered: bool, keep: bool = False) -> Pieces:
+    def _whole(self, items: Iterable[Any]) -> Source:
+        """What reads `items`, for a join: some of them alone have no value."""
+        source = reading(items)
+
+        def begin(pipe: Pipe) -> Feeds:
+            self._joined = feeds = source(pipe)
+            return feeds
+
+        return begin
+
+    def _begin(self, source: Source, *, ordered: bool, keep: bool = False) -> Pieces:
         pieces = self._pipe.begin(source, ordered=ordered, keep=keep)
         self._after(PATIENCE_S, self._say_what_is_missing)
         if self._wait_workers is not None:
@@ -137,6 +148,8 @@ class Engine:
         For signal handlers too.
         """
         self._stops += 1
+        if self._joined is not None:
+            self._joined.error = self._joined.error or KeyboardInterrupt()
         if cold or self._stops > 1:
             self._pipe.node.window.end()
         else:

@@ -212,6 +212,7 @@ def ventilator(
     there. After an interruption the same command with --resume does the rest. The exit code is 1 if an input failed.
     """
     from zmqtasks import engine
+    from zmqtasks.cli.broker import unbindable
     from zmqtasks.cli.service import Signals, log_to_stderr
     from zmqtasks.cli.streaming import Run, display, tell
     from zmqtasks.cli.target import resolve
@@ -249,17 +250,21 @@ def ventilator(
         tell(out)
         shown = display(asked=False if joins else progress, to_stdout=out.path == "-")
         run = Run(inputs, out, shown, halt=halt)
-        with engine.Engine(
-            function,
-            workers=workers or 0,
-            bind=bind or (None if workers else BIND),
-            key=key,
-            sink=sink,
-            retry=retry,
-            time_limit=time_limit,
-            window=window,
-            wait_workers=wait_workers,
-        ) as pipeline:
+        try:
+            made = engine.Engine(
+                function,
+                workers=workers or 0,
+                bind=bind or (None if workers else BIND),
+                key=key,
+                sink=sink,
+                retry=retry,
+                time_limit=time_limit,
+                window=window,
+                wait_workers=wait_workers,
+            )
+        except OSError as error:
+            raise unbindable(error) from error
+        with made as pipeline:
             signals = Signals(
                 pipeline.stop,
                 f"what runs is finished, in {shutdown_timeout:g} s at the latest",
@@ -270,7 +275,10 @@ def ventilator(
                 more = "more " if workers else ""
                 _log.info("for %sworkers: zmqtasks worker --ventilator %s", more, pipeline.address)
             if body is not None:
-                out.write(run.join(pipeline, body, folds=fold is not None, text=text))
+                try:
+                    out.write(run.join(pipeline, body, folds=fold is not None, text=text))
+                except KeyboardInterrupt:
+                    _log.warning("it was stopped before all inputs were through: there is no result")
             else:
                 run.go(pipeline, ordered=ordered)
     if (signals.code or run.is_halted) and out.path != "-" and not joins:
