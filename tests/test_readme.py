@@ -251,7 +251,7 @@ def stream_as_the_reader(world: World, one: Machine, two: Machine) -> None:
     assert world.start("keys", "init", prefix=one.enter).wait() == 0
     shutil.copy(world.keys / "worker.key", world.folder)
     reading = world.start(*ventilator, prefix=one.enter)
-    reading.says("for more workers: zmqtasks worker --ventilator")
+    reading.says("for workers: zmqtasks worker --ventilator")
     arguments = [word.replace(OTHER_MACHINE, one.address) for word in worker]
     working = world.start(*arguments, prefix=two.enter, ZMQTASKS_KEYS=str(world.folder / "none"))
     assert reading.wait() == 0, reading.err

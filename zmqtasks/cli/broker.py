@@ -111,7 +111,7 @@ def _introduce(addresses: list[str], store: KeyStore) -> None:
     from zmqtasks.keys import is_on_this_machine
 
     for address in addresses:
-        reach = _reachable(address)
+        reach = reachable(address)
         here = is_on_this_machine(address)
         worker, client = (_key(store, role, here=here, address=address) for role in ("worker", "client"))
         there = "" if here else ", on another machine with the key file copied there"
@@ -129,7 +129,7 @@ def _key(store: KeyStore, role: str, *, here: bool, address: str) -> str:
     return str(path) if here else path.name
 
 
-def _reachable(address: str) -> str:
+def reachable(address: str) -> str:
     """The address with a host that others can type."""
     transport, _, rest = address.partition("://")
     host, _, port = rest.rpartition(":")

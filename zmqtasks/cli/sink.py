@@ -46,7 +46,7 @@ def sink(
     same command with --resume goes on with what is missing. For other machines: zmqtasks keys init, and --bind
     tcp://0.0.0.0:5558.
     """
-    from zmqtasks.cli.broker import unbindable
+    from zmqtasks.cli.broker import reachable, unbindable
     from zmqtasks.cli.service import Signals, log_to_stderr
     from zmqtasks.cli.streaming import tell
     from zmqtasks.core.ranges import Ranges
@@ -64,7 +64,9 @@ def sink(
         except OSError as error:
             raise unbindable(error) from error
         signals = Signals(node.stop, "the sink ends, and its pipeline waits for another one", 0)
-        _log.info("the sink listens at %s; zmqtasks ventilator ... --sink %s", node.address, node.address)
+        _log.info(
+            "the sink listens at %s; zmqtasks ventilator ... --sink %s", node.address, reachable(node.address)
+        )
         node.run()
     failed = node.failed + out.failed
     _log.info("%d written, %d of all failed", node.done, failed)

@@ -212,7 +212,7 @@ def ventilator(
     there. After an interruption the same command with --resume does the rest. The exit code is 1 if an input failed.
     """
     from zmqtasks import engine
-    from zmqtasks.cli.broker import unbindable
+    from zmqtasks.cli.broker import reachable, unbindable
     from zmqtasks.cli.service import Signals, log_to_stderr
     from zmqtasks.cli.streaming import Run, display, tell
     from zmqtasks.cli.target import resolve
@@ -273,7 +273,7 @@ def ventilator(
             )
             if pipeline.address:
                 more = "more " if workers else ""
-                _log.info("for %sworkers: zmqtasks worker --ventilator %s", more, pipeline.address)
+                _log.info("for %sworkers: zmqtasks worker --ventilator %s", more, reachable(pipeline.address))
             if body is not None:
                 try:
                     out.write(run.join(pipeline, body, folds=fold is not None, text=text))
