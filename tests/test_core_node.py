@@ -162,9 +162,9 @@ def test_a_worker_that_waits_for_something_above_takes_no_slot_until_that_is_set
     rig = Rig(workers=2, slots=1)
     rig.hear(Run(0, [single(10)]))
     rig.node.submitted(range(50, 52))
-    assert rig.say(1, Waiting(50)) == up(Slots(2))
+    assert rig.say(1, Waiting(50)) == up(Running([(0, 0)]), Slots(2, [7]))
     other = single(11)
-    assert rig.hear(Run(1, [other])) == [Send(2, Run(0, [other]))]
+    assert rig.hear(Run(1, [other])) == [*up(Running([(0, 0), (1, 0)])), Send(2, Run(0, [other]))]
     rig.node.settled([51])
     assert rig.turn() == []
     rig.node.settled([50])
@@ -270,7 +270,9 @@ def test_what_comes_back_later_and_finds_no_room_goes_up() -> None:
     rig.hear(Run(0, tasks))
     assert rig.hear(Recall()) == [Send(1, Recall())]
     assert rig.turn(after=RECALL_S) == up(Returned([]))
-    assert rig.say(1, Returned([(1, 0, 1)]), Waiting()) == up(Returned([(1, 0, 1)]), Slots(2))
+    assert rig.say(1, Returned([(1, 0, 1)]), Waiting()) == up(
+        Running([(0, 0)]), Returned([(1, 0, 1)]), Slots(2, [7])
+    )
 
 
 def test_who_leaves_gives_back_what_is_left_by_a_worker_that_died() -> None:
@@ -511,7 +513,9 @@ def test_a_recursion_that_is_refused_ends_above(monkeypatch: pytest.MonkeyPatch)
     rig.hear(Run(0, [single(10)]))
     rig.node.submitted([50])
     refused = Cancel(50, terminate=False, token=None)
-    assert rig.say(1, Waiting(50)) == [Send(1, Deep()), *up(refused)]
+    [running, *rest] = rig.say(1, Waiting(50))
+    assert running == Send(ABOVE, Running([(0, 0)]))
+    assert rest == [Send(1, Deep()), *up(refused, Slots(1, [7]))]
     above, sub = broker(nodes=0), single(50)
     above.say(CLIENT, Submit([sub]))
     assert above.say(CLIENT, refused) == settled(CANCELLED, [sub], [EARLY])
@@ -521,8 +525,17 @@ def test_a_waiting_worker_that_is_lost_takes_its_slot_with_it() -> None:
     rig = Rig()
     rig.hear(Run(0, [single(10, max_deliveries=1)]))
     rig.node.submitted([50])
-    assert rig.say(1, Waiting(50)) == up(Slots(2))
+    assert rig.say(1, Waiting(50)) == up(Running([(0, 0)]), Slots(2, [7]))
     assert rig.say(1, Lost("gone", ordinal=0)) == up(Ends([Ended(0, 0, 1, DEAD, "gone", 1)]), Slots(1))
+
+
+def test_of_a_function_that_waits_a_node_is_given_one_a_slot() -> None:
+    above, tasks = broker(), [single(10), single(11), single(12)]
+    above.given(*tasks[:2])
+    assert above.say(1, Slots(2, [7])) == []
+    assert above.say(CLIENT, Submit([tasks[2]]))[1:] == [], "not one more, for it would begin too early"
+    done = above.say(1, Done(1, [b""], pace=[(7, 1, 1e-6)]))
+    assert done[2:] == [Send(1, Run(2, [tasks[2]]))], "and what it costs is no matter"
 
 
 def test_who_leaves_finishes_what_runs_and_takes_nothing_more() -> None:

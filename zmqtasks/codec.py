@@ -289,7 +289,7 @@ def simple(head: Any) -> Message:
     elif kind is Ends:
         head = Stops(head.ends)
     elif kind is Slots:
-        head = Room(head.slots)
+        head = Room(head.slots, head.waiting)
     elif kind is Running:
         head = Begun(head.leases)
     elif kind is Cancel:
@@ -317,7 +317,7 @@ def core_message(message: Arrived) -> Any:
     if type(head) is Stops:
         return Ends(head.ends)
     if type(head) is Room:
-        return Slots(head.slots)
+        return Slots(head.slots, head.waiting)
     if type(head) in (Claim, Accepted):
         return head
     if type(head) is Begun:

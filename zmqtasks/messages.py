@@ -157,9 +157,13 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 class Slots(msgspec.Struct, frozen=True, array_like=True):
-    """A node has so many slots now: one more for each of its tasks that waits for others."""
+    """A node has so many slots now: one more for each of its tasks that waits for others.
+
+    `waiting`: functions of such tasks, each said once.
+    """
 
     slots: int
+    waiting: list[int] = []
 
 
 class Leaving(msgspec.Struct, array_like=True):

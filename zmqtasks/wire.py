@@ -121,6 +121,7 @@ class Room(msgspec.Struct, array_like=True, tag="slots"):
     """`Slots` on the wire."""
 
     slots: int
+    waiting: list[int] = []
 
 
 class Hello(msgspec.Struct, array_like=True, tag="hello"):

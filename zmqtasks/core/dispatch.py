@@ -301,6 +301,8 @@ class Dispatcher:
     def _slots(self, peer_id: int, message: Slots, now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
             peer.slots = message.slots
+            for fn in message.waiting:
+                self.pace.waits(fn)
             self._dealer.weigh(peer, whole=True)  # on many slots a long task counts less
             peer.watch(now)
 
@@ -320,6 +322,8 @@ class Dispatcher:
 
     def _waiting(self, peer_id: int, message: Waiting, now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
+            if peer.hand:
+                self.pace.waits(next(iter(peer.hand.values())).fn)  # the first in a hand runs
             self.waits.begin(peer, message, now)
 
     def _resumed(self, peer_id: int, _message: Resumed, _now: float) -> None:

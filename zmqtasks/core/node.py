@@ -47,6 +47,7 @@ class Node:
     def __init__(self, slots: int) -> None:
         self.machine = Dispatcher(slots=slots, retries=False)
         self._slots = self._told = slots
+        self._told_waiting: set[int] = set()  # functions that are known above to wait for others
         self._leaving = False
         self._recalled_until: float | None = None  # somebody above waits for what has not started
         self._answered = False  # and has had a first answer
@@ -97,9 +98,11 @@ class Node:
         if (self._leaving or self._recalled_until is not None) and (rest := self._give_back(now)) is not None:
             up.append(rest)
         slots = self._slots + machine.waits.count
-        if slots != self._told:
+        waiting = machine.pace.waiting - self._told_waiting
+        if slots != self._told or waiting:
             self._told = slots
-            up.append(Slots(slots))
+            self._told_waiting |= waiting
+            up.append(Slots(slots, sorted(waiting)))
         if begun := self._begun():
             down.insert(0, Send(ABOVE, begun))  # before the worker has it, which may take all of this down
         return down + [Send(ABOVE, message) for message in up]

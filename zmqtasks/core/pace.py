@@ -23,9 +23,12 @@ class Pace:
     def __init__(self) -> None:
         self._cost: dict[int, float] = {}
         self.cost_s = self._cost.get  # (function) -> seconds, or None before its first outcome
+        self.waiting: set[int] = set()  # functions whose tasks wait for others
 
     def note(self, fn: int, tasks: int, seconds: float) -> None:
         """`tasks` of `fn` took `seconds` together."""
+        if fn in self.waiting:
+            return
         cost = max(seconds / tasks, COST_S_MIN)
         old = self._cost.get(fn)
         if old is None:
@@ -34,6 +37,15 @@ class Pace:
             # A batch of many tells more than a single task does; a single outlier moves the mean by a quarter.
             weight = 0.5 if tasks >= 16 else 0.25
             self._cost[fn] = old + weight * (cost - old)
+
+    def waits(self, fn: int) -> None:
+        """A task of `fn` waits for others: from now on it goes one a slot, as if it had no outcome yet.
+
+        What is in a hand behind such a task is older than what it waits for, and would begin before that. A task that
+        begins in place of another waits as well, and so on: a recursion would run breadth first.
+        """
+        self.waiting.add(fn)
+        self.forget(fn)
 
     def forget(self, fn: int) -> None:
         """`fn` will not be seen again."""
