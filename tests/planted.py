@@ -246,7 +246,7 @@ BUGS = {
         "if not (failed and self.again(task, asked.get(ordinal, asks[0]), payload, now))",
     ),
     "an item of a span is retried for another's asking": Bug(
-        "retry", "if (ask.ordinal, ask.item) == (part.ordinal, part.offset)", "if ask.ordinal == part.ordinal"
+        "retry", "if ask.lease == (part.ordinal, part.offset)", "if ask.ordinal == part.ordinal"
     ),
     "a task is ended before its limit": Bug("limits", "if over <= now:", "if over <= now + 0.01:"),
     "it is looked once and not again": Bug("limits", "        self.looks[peer.id] = when\n", ""),

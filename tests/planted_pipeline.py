@@ -26,9 +26,11 @@ BUGS = {
     "what the pipe refuses is taken for sent": Bug(
         "stream", "        parcel = self._sent.pop(run.first)\n", "        parcel = self._sent[run.first]\n"
     ),
-    "what is halted goes out": Bug("stream", "if not self.hands or self._halted or", "if not self.hands or"),
+    "what is halted goes out": Bug(
+        "stream", "if not self.hands or self.is_halted or", "if not self.hands or"
+    ),
     "a worker is not told how often it has failed": Bug(
-        "stream", "Course(inf, parcel.retries, parcel.log),\n", "Course(inf, 0, parcel.log),\n"
+        "stream", "Course(inf, parcel.retries, parcel.log), attempt", "Course(inf, 0, parcel.log), attempt"
     ),
     "a worker is not told how many have died of it": Bug(
         "stream", "deliveries=parcel.deliveries, course", "deliveries=0, course"
@@ -47,9 +49,7 @@ BUGS = {
     "what is done is given out again": Bug(
         "parcels", "        while entries and not entries[0][2].rest:\n            heappop(entries)\n", ""
     ),
-    "a batch that is done is kept": Bug(
-        "stream", "        if not batch.left:\n            del self._batches[batch.base]\n", ""
-    ),
+    "a batch that is done is kept": Bug("stream", "            del self._batches[batch.base]\n", ""),
     # ---- failures
     "one retry too many": Bug("stream", "if retries >= rule.max or late:", "if retries > rule.max or late:"),
     "a retry does not wait": Bug("stream", "self._put_off(again, due)", "self._put_off(again, now)"),
@@ -59,9 +59,7 @@ BUGS = {
         "again = self._part(parcel, *next(iter(parcel.rest)))",
     ),
     "retries are not counted": Bug("stream", "deliveries, retries + 1, log", "deliveries, 1, log"),
-    "deaths are forgotten with a retry": Bug(
-        "stream", "deliveries = max(parcel.deliveries, ask.deliveries)", "deliveries = 0"
-    ),
+    "deaths are forgotten with a retry": Bug("stream", "max(parcel.deliveries, deliveries)\n", "0\n"),
     "deaths are forgotten with what comes back": Bug(
         "stream", "max(part.deliveries, died.get((ordinal, first), 0))", "part.deliveries"
     ),
@@ -97,7 +95,7 @@ BUGS = {
         "stream", "if looked is None or now - looked > silence_s / 2:", "if looked is None:"
     ),
     "whoever has nothing to say is given up": Bug(
-        "stream", "            hand.heard = now\n\n    def turn", "            pass\n\n    def turn"
+        "stream", "            hand.heard = now\n        if type", "            pass\n        if type"
     ),
     # ---- what is lost in the pipe
     "what is lost in the pipe is not found": Bug(
@@ -129,7 +127,9 @@ BUGS = {
         "stream", "                self._ask_at = min(self._ask_at, due)\n", "                pass\n"
     ),
     "a halt lasts beyond its run": Bug(
-        "stream", "        self.unsettled = 0\n        self._halted = False\n", "        self.unsettled = 0\n"
+        "stream",
+        "        self.unsettled = self.freed_bytes = 0\n        self.is_halted = False\n",
+        "        self.unsettled = 0\n",
     ),
     "a dropped run stays in the hands": Bug(
         "stream", "            hand.parcels.clear()\n", "            pass\n"

@@ -38,7 +38,6 @@ SEEN_IN = {
     "of parts of a turn only the first goes up": 32,
     "an end of a span speaks of one item": 212,
     "the answer to a cancel comes before its outcome": 53,
-    "a recall is answered before the workers have": 569,
     "a worker that does not answer is waited for": 125,
     "what is submitted is not pending anywhere": 73,
     "what is settled above is still waited for": 41,
@@ -52,7 +51,6 @@ SEEN_IN = {
     "the less urgent goes where the urgent has no room": 549,
     "what an idle node does not take is recalled for it": 528,
     "new lanes are not heard of": 31,
-    "a silent node is blamed": 185,
     "who is given up is not told": 170,
 }
 """Seeds by the bug's name. One that no longer shows it costs the time to look through the others."""

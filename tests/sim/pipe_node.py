@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from zmqtasks.core.effects import Send
 from zmqtasks.core.node import ABOVE, Node
-from zmqtasks.messages import Ask, Done, Ends, Joined, Leaving, Lost, Part, Recall, Returned, Run, Task
+from zmqtasks.messages import (
+    Ask,
+    Done,
+    Ends,
+    Joined,
+    Leaving,
+    Lost,
+    Part,
+    Recall,
+    Returned,
+    Run,
+    Running,
+    Task,
+)
 
 from .pipe_worker import FN, Entry, Worker
 from .worlds import Wrong
@@ -169,6 +182,8 @@ class NodeWorker(Worker):
         self.act(self._turn)
 
     def _up(self, message: Any) -> None:
+        if isinstance(message, Running):  # the loss of a pipeline's worker is blamed on nobody
+            return
         if isinstance(message, Done):
             assert not message.payloads
             for _, items, seconds in message.pace:
@@ -177,7 +192,7 @@ class NodeWorker(Worker):
             asked = {(ask.ordinal, ask.item) for ask in message.asks}
             back = [part for part in message.parts if (part.ordinal, part.offset) in asked]
             if back:
-                self.say(Done(message.first, [], parts=back, asks=message.asks))
+                self.say(Done(message.first, [], parts=back, asks=message.asks, died=message.died))
             self.outbox += [part for part in message.parts if (part.ordinal, part.offset) not in asked]
             if self.outbox:
                 self.sim.at(self.sim.world.flush_s * self.sim.rng.random(), self.act, self._flush)
@@ -213,7 +228,7 @@ class NodeWorker(Worker):
         self.sim.truth.look_at_task(run.first, task)
         copy = Task(
             id=task.id, fn=task.fn, payload=task.payload, options=task.options, count=task.count, offset=task.offset,
-            span=task.span, deliveries=task.deliveries, course=task.course,
+            span=task.span, attempt=task.attempt - 1, deliveries=task.deliveries, course=task.course,
         )  # fmt: skip
         self.node.receive(ABOVE, Run(run.first, [copy]), self.sim.now)
 

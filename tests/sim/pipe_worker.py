@@ -244,10 +244,10 @@ class Worker:
             else:
                 self.hand.appendleft(item)
         elif what == "asks":
-            ask = Ask(item.ordinal, item.first, text=str(payload), deliveries=item.deliveries)
-            self.say(
-                Done(item.ordinal, [], parts=[Part(item.ordinal, item.first, 1, True, payload)], asks=[ask])
-            )
+            ask = Ask(item.ordinal, item.first, text=str(payload))
+            died = [(*ask.lease, item.deliveries)] if item.deliveries else []
+            failed = Part(item.ordinal, item.first, 1, True, payload)
+            self.say(Done(item.ordinal, [], parts=[failed], asks=[ask], died=died))
         else:
             self._tell(item, payload, failed=what == "fails")
         self._start()
