@@ -287,7 +287,9 @@ def python_environment() -> dict[str, str]:
     assert spec.origin is not None
     parent = Path(spec.origin).parents[1]
     found = {} if parent.name == "site-packages" else {"PYTHONPATH": str(parent)}
-    return {**os.environ, **found, "PYTHON_BASIC_REPL": "1", "PYTHONIOENCODING": "utf-8"}
+    # From 3.12 on whoever forks with threads about is warned of it; our forks are what the tests are about.
+    quiet = {"PYTHONWARNINGS": "ignore:This process (pid=:DeprecationWarning"}
+    return {**os.environ, **found, **quiet, "PYTHON_BASIC_REPL": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 @pytest.fixture

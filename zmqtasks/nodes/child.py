@@ -178,6 +178,7 @@ class Child:
             item = following
         self._outbox.pace.append((fn, ran, now - started))
         if now >= flush_at:
+            self.item = None  # whoever hears of the outcome finds nothing running
             self.flush()
 
     def _run_one(self, item: Item) -> None:
@@ -208,6 +209,7 @@ class Child:
         now = perf_counter()
         self._outbox.pace.append((fn, 1, now - started))
         if now - self._flushed > FLUSH_S or len(result) >= FRAME_BYTES_MIN:
+            self.item = None
             self.flush()
 
     def _run_span(self, item: Item, more: wire.Single) -> None:
