@@ -202,17 +202,17 @@ def test_an_endless_input_comes_out_at_once(world: World) -> None:
 
 def test_failures_and_what_can_be_done_about_them(world: World) -> None:
     own = ("--workers", "2", "--no-progress")
-    (world.folder / "n.txt").write_text("x\ny\n" + "".join(f"{number}\n" for number in range(3000)))
+    (world.folder / "n.txt").write_text("x\ny\n" + "".join(f"{number}\n" for number in range(100_000)))
     harm = [*"123456", "poison", *"789", "endless", *"abc"]
-    halts = begin(world, "work.py:number", "n.txt", *own, "--halt", "2", "-o", "halts")
+    halts = begin(world, "work.py:number", "n.txt", *own, "--halt", "2", "--window", "1000", "-o", "halts")
     tries = begin(world, "work.py:flaky", *own, "--retry", "5", "-o", "tries", ":::", "a", "b")
     harms = begin(world, "work.py:harms", *own, "--time-limit", "0.5", "-o", "harms", ":::", *harm)
     assert [one.wait() for one in (halts, tries, harms)] == [1, 0, 1]
     assert [one["attempts"] for one in results(world, "tries").values()] == [3, 3]
-    assert len(results(world, "halts")) < 3000
+    assert len(results(world, "halts")) < 100_000
     assert complaints(halts) == ["INFO the same command with --resume does the rest"]
     assert world.ended("ventilator", "work.py:number", "n.txt", *own, "--resume", "-o", "halts")[0] == 0
-    assert len(results(world, "halts")) == 3002
+    assert len(results(world, "halts")) == 100_002
     found = results(world, "harms")
     assert [found[place]["input"] for place in range(len(harm))] == harm
     failed = {one["input"]: one["error"]["type"] for one in found.values() if "error" in one}
