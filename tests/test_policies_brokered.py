@@ -20,9 +20,13 @@ def brokered(_module_leaves_nothing: None) -> Iterator[Client]:
     """A client of a broker with one node of two children."""
     with Fleet(nodes=1) as fleet:
         client = fleet.client()
-        # Both children are up before any test takes stock.
-        until(lambda: len(set(client.map(my_pid, range(50)))) == 2)
+        wait_for_both(client)
         yield client
+
+
+def wait_for_both(client: Client) -> None:
+    """Both children are up, before the next test takes stock."""
+    until(lambda: len(set(client.map(my_pid, range(50)))) == 2)
 
 
 def my_pid(_: int) -> int:
@@ -58,6 +62,7 @@ def test_a_task_over_its_limit_is_ended_or_retried(brokered: Client) -> None:
     assert isinstance(
         client.options(retry=Retry(1, delay=0)).submit(task, 9).exception(30), TimeLimitExceeded
     )
+    wait_for_both(brokered)
 
 
 def test_what_has_not_started_in_time_expires(brokered: Client, tmp_path: Path) -> None:
