@@ -1,4 +1,4 @@
-"""The command line: `python -m bench [profile | pipeline] [options]`, from the root of the repository."""
+"""The command line: `python -m bench [profile | pipeline | scaling] [options]`, from the root of the repository."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench import pipeline, plot, profile, table
+from bench import pipeline, plot, profile, scaling, table
 from bench.contestants import CONTESTANTS, why_absent
 from bench.questions import NAMES
 from bench.record import Record, machine
@@ -84,6 +84,8 @@ def main() -> int:
     """Measure or load, then print, write and draw; 1 if a measurement failed."""
     if sys.argv[1:2] == ["pipeline"]:
         return pipeline.main(sys.argv[2:])
+    if sys.argv[1:2] == ["scaling"]:
+        return scaling.main(sys.argv[2:])
     parser = _parser()
     options = parser.parse_args()
     if options.rounds < 1:

@@ -126,12 +126,12 @@ def open_pool(name: str, workers: int = WORKERS) -> Pool:
 
 
 @contextmanager
-def pool_of(name: str) -> Iterator[Pool]:
-    """Open a pool of `WORKERS` children, close it at the end; they have all run something."""
-    pool = open_pool(name)
+def pool_of(name: str, workers: int = WORKERS) -> Iterator[Pool]:
+    """Open a pool of `workers` children, close it at the end; they have all run something."""
+    pool = open_pool(name, workers)
     try:
         spin = importlib.import_module("bench.tasks").spin
-        pool.collect([pool.submit(spin, 0.001) for _ in range(50)])
+        pool.collect([pool.submit(spin, 0.001) for _ in range(25 * workers)])
         yield pool
     finally:
         pool.close()
