@@ -44,12 +44,13 @@ FLOORS = {
             "culprit",
             "visit",
             "installed",
+            "named",
             "stream",
         ),
         BYTES,
     ),
     "core": CORE,
-    **dict.fromkeys(("messages", "options", "errors", "units"), WORDS),
+    **dict.fromkeys(("messages", "options", "errors", "suggest", "units"), WORDS),
 }
 """The floor of each module or package of the top level; what is not named here is on PROGRAMS."""
 

@@ -35,6 +35,7 @@ from zmqtasks.errors import (
 )
 
 if TYPE_CHECKING:
+    from zmqtasks.app import App
     from zmqtasks.client import Client
     from zmqtasks.context import current
     from zmqtasks.future import Future
@@ -42,14 +43,17 @@ if TYPE_CHECKING:
     from zmqtasks.options import Retry
     from zmqtasks.pipeline import Ventilator
     from zmqtasks.progress import progress_bar
+    from zmqtasks.task import Task
     from zmqtasks.waiting import as_completed
 
 # Loaded when they are first used: a worker needs none of them, and a program that only catches errors neither.
 _LAZY = {
+    "App": "app",
     "Client": "client",
     "Future": "future",
     "Retry": "options",
     "State": "messages",
+    "Task": "task",
     "Ventilator": "pipeline",
     "as_completed": "waiting",
     "current": "context",
@@ -66,6 +70,9 @@ __all__ = [  # noqa: RUF022 - by what they are for
     "State",
     "as_completed",
     "progress_bar",
+    # tasks with names
+    "App",
+    "Task",
     # streams
     "Ventilator",
     # inside a task

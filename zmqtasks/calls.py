@@ -30,9 +30,9 @@ class Calls:
         self._local = threading.local()
 
     def task(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+        self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
     ) -> Task:
-        """One call; futures among its arguments are its needs."""
+        """One call of a function, or of a task by its name; futures among its arguments are its needs."""
         payload: payloads.Payload | None
         number, _, data = self._functions.find(fn)
         if data is not None and not kwargs:
@@ -53,7 +53,7 @@ class Calls:
         return task
 
     def spans(
-        self, fn: Callable[..., Any], items: list[Any], size: int, options: Options, *, star: bool
+        self, fn: Callable[..., Any] | str, items: list[Any], size: int, options: Options, *, star: bool
     ) -> list[Task]:
         """A call for each of `items` (with `star`, of its elements), as spans of at most `size`; ids are consecutive.
 
@@ -67,7 +67,7 @@ class Calls:
         ]
 
     def batches(
-        self, items: list[Any], size: int, fn: Callable[..., Any], *, star: bool, inline: bool = False
+        self, items: list[Any], size: int, fn: Callable[..., Any] | str, *, star: bool, inline: bool = False
     ) -> Iterator[tuple[int, int, payloads.Payload]]:
         """The payloads of spans of at most `size` for `items`: (the first's index, how many, the payload).
 
@@ -125,7 +125,9 @@ class Calls:
         data, buffers = (payload, []) if isinstance(payload, bytes) else (payload.data, payload.buffers)
         return Packed(self._shelf.hold_always(data), buffers)  # type: ignore[arg-type]  # only what arrived has a Buffer
 
-    def _pack(self, value: Any, fn: Callable[..., Any] | None) -> tuple[payloads.Payload, list[Future[Any]]]:
+    def _pack(
+        self, value: Any, fn: Callable[..., Any] | str | None
+    ) -> tuple[payloads.Payload, list[Future[Any]]]:
         pickler = getattr(self._local, "pickler", None)
         if pickler is None:
             pickler = self._local.pickler = payloads.Pickler(
@@ -138,7 +140,7 @@ class Calls:
         except Exception as error:
             raise self._explain(value, fn, error) from error
 
-    def _explain(self, value: Any, fn: Callable[..., Any] | None, error: Exception) -> NotPicklable:
+    def _explain(self, value: Any, fn: Callable[..., Any] | str | None, error: Exception) -> NotPicklable:
         """Where in a call the thing is that cannot be pickled."""
         if fn is None:
             parts = [(value, "value")]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Function(NamedTuple):
-    """A function as its peers know it. `data` is None where the function comes with each call."""
+    """A function as its peers know it.
+
+    `data` is None where the function comes with each call, and empty where workers have registered it under its name.
+    """
 
     number: int
     name: str
@@ -21,29 +24,26 @@ class Catalog:
         self.by_number: dict[int, Function] = {}
         self._by_digest: dict[bytes, Function] = {}
         self._inline: dict[str, Function] = {}  # by name
+        self._registered: dict[str, Function] = {}  # by name
         self._adopted = 0  # numbers are not given twice
 
     def adopt(self, name: str, data: bytes | None) -> Function:
-        """The function of these bytes; without any, the one of that name whose bytes come with each call."""
-        found = self._inline.get(name) if data is None else self._by_digest.get(digest := _digest(data))
+        """The function of these bytes; without any, the one of that name that comes with calls, or is registered."""
+        place, key = self._place(name, data)
+        found = place.get(key)
         if found is None:
             self._adopted += 1
-            found = Function(self._adopted, name, data)
+            found = place[key] = Function(self._adopted, name, data)
             self.by_number[found.number] = found
-            if data is None:
-                self._inline[name] = found
-            else:
-                self._by_digest[digest] = found
         return found
 
     def drop(self, number: int) -> None:
         """Nobody will name it any more: if it comes again, it has another number."""
         function = self.by_number.pop(number)
-        if function.data is None:
-            del self._inline[function.name]
-        else:
-            del self._by_digest[_digest(function.data)]
+        place, key = self._place(function.name, function.data)
+        del place[key]
 
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+    def _place(self, name: str, data: bytes | None) -> tuple[dict[Any, Function], Any]:
+        if data:
+            return self._by_digest, hashlib.sha256(data).digest()
+        return (self._inline if data is None else self._registered), name

@@ -22,6 +22,7 @@ from zmqtasks.blobs import hold
 from zmqtasks.catalog import Catalog, Function
 from zmqtasks.culprit import names
 from zmqtasks.installed import is_installed
+from zmqtasks.named import Named, unknown
 from zmqtasks.payload import ATOMS, Pickler
 
 _VARIANTS_MAX = 16  # a lambda of more different captures is data rather than a function: it travels inline
@@ -43,12 +44,14 @@ class _Known(NamedTuple):
 class Functions(Catalog):
     """The functions that a client has sent, by number.
 
-    `by_value`: those of modules that are not installed too, for workers elsewhere do not have them.
+    `by_value`: those of modules that are not installed too, for workers elsewhere do not have them. `has_names`: some
+    workers may have registered tasks, which are known by their names then.
     """
 
-    def __init__(self, *, by_value: bool = False) -> None:
+    def __init__(self, *, by_value: bool = False, has_names: bool = True) -> None:
         super().__init__()
         self._by_value = by_value
+        self._has_names = has_names
         self._known: dict[int, _Known] = {}  # by id of the code object, or of a callable that has none
         self._variants: dict[int, int] = {}  # how many a code object has had
         self._lock = threading.RLock()
@@ -57,8 +60,13 @@ class Functions(Catalog):
         """After a fork: whoever held it is not here."""
         self._lock = threading.RLock()
 
-    def find(self, fn: Callable[..., Any]) -> Function:
-        """The function of `fn` as it is now."""
+    def find(self, fn: Callable[..., Any] | str, name: str = "") -> Function:
+        """The function of `fn` as it is now; text is the name of a task that workers have registered.
+
+        `name`: what it is called in output and errors, where that is not its own name.
+        """
+        if isinstance(fn, str):
+            return self._named(fn)
         plain = type(fn) is FunctionType
         key = id(fn.__code__ if plain else fn)
         known = self._known.get(key)
@@ -78,14 +86,21 @@ class Functions(Catalog):
             ):
                 return function
         with self._lock:
-            return self._learn(fn, key)
+            return self._learn(fn, key, name or name_of(fn))
 
-    def _learn(self, fn: Callable[..., Any], key: int) -> Function:
-        name = name_of(fn)
+    def _named(self, name: str) -> Function:
+        if not self._has_names:
+            raise unknown(name, ())
+        with self._lock:
+            return self.adopt(name, b"")
+
+    def _learn(self, fn: Any, key: int, name: str) -> Function:
         if is_importable(fn, by_value=self._by_value):  # by reference: a name, the same for ever
             function = self._packed(fn, name)
             self._keep(key, _Known(function, fn))
             return function
+        if isinstance(fn, Named) and (plain := fn.plain) is not None:
+            return self.find(plain, name)
         captured = captures(fn, by_value=self._by_value) if type(fn) is FunctionType else None
         variants = self._variants[key] = self._variants.get(key, 0) + (key in self._known)
         if captured is None or variants > _VARIANTS_MAX:
@@ -106,11 +121,14 @@ class Functions(Catalog):
         return self.adopt(name, packed if type(packed) is bytes else None)
 
 
-def name_of(fn: Callable[..., Any]) -> str:
+def name_of(fn: Any) -> str:
     """What a function is called in output and errors."""
     if isinstance(fn, functools.partial):
         return name_of(fn.func)
-    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    if isinstance(fn, Named):
+        return fn.name
+    name: str = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return name
 
 
 def is_importable(fn: Any, *, by_value: bool = False) -> bool:
@@ -159,6 +177,8 @@ def captures(fn: FunctionType, *, by_value: bool = False) -> tuple[Capture, ...]
             if value is not _MISSING or not hasattr(builtins, name):
                 captured.append((scope, name, value))
         for value in values:
+            if isinstance(value, Named) and value.plain is not None:
+                value = value.plain  # noqa: PLW2901 - all else about it stays as it is
             if type(value) is FunctionType and not is_importable(value, by_value=by_value):
                 work.append(value)
             elif not (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -147,3 +148,11 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
 
 DEFAULT_OPTIONS = Options()
 DEFAULT_RETRY = RetryRule()  # of a task that asks for another attempt and has no rule of its own
+
+
+def checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they are written, with a `Retry`; errors as those of `Options.replace`."""
+    if (retry := given.get("retry")) is not None and not isinstance(retry, Retry):
+        raise TypeError(f"retry is a zmqtasks.Retry, not {retry!r}")
+    DEFAULT_OPTIONS.replace(**{name: value for name, value in given.items() if name != "retry"})
+    return dict(given)

@@ -20,6 +20,7 @@ import cloudpickle
 from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, Packed, hold
 from zmqtasks.errors import ForeignFuture, RemoteError
 from zmqtasks.installed import is_installed
+from zmqtasks.named import Named
 
 ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _SHORT = ATOMS - {bytes, str}  # whatever their value
@@ -120,6 +121,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle ships 
     def reducer_override(self, obj: Any) -> Any:
         """Called for everything that is not of a built-in type."""
         kind = type(obj)
+        if isinstance(obj, Named):
+            return obj.__qualname__ if self._is_at_home(obj) else obj.parts()
         if kind is _CACHED and not self._is_at_home(obj):
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         reduced = super().reducer_override(obj)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from time import monotonic
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from time import monotonic, time
 from typing import Any, ParamSpec, TypeVar
 
 from zmqtasks.array import Array
@@ -31,10 +32,13 @@ class Submitter(concurrent.futures.Executor):
     def options(self, **options: Any) -> Submitter:
         """The same client with options, those of `Options`.
 
-        They are `priority`, `countdown`, `expires`, `retry`, `time_limit`, `max_deliveries`, `name`, `tags`.
+        They are `priority`, `countdown`, `expires`, `retry`, `time_limit`, `max_deliveries`, `name`, `queue`, `tags`;
+        and `eta`, a `datetime` (of local time where it has no zone), for the countdown until then.
         """
         if options.get("retry") is not None:
             options["retry"] = self._calls.rule(options["retry"])
+        if (eta := options.pop("eta", None)) is not None:
+            options["countdown"] = countdown_to(eta, options)
         return Submitter(self._host, self._calls, self._options.replace(**options))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -43,13 +47,19 @@ class Submitter(concurrent.futures.Executor):
         Futures of this client among the arguments, at any depth, are waited for, and their values stand in their place.
         Raises `NotPicklable`, naming the culprit, if something cannot travel.
         """
-        host = self._host
         if not callable(fn):
             raise TypeError(f"the first argument is what to call, not {fn!r}")
-        task = self._calls.task(fn, args, kwargs, self._options)
-        future: Future[T] = Future(host, task.id)
-        task.face = future
-        host.submit(task)
+        future: Future[T] = self.enqueue(fn, args, kwargs)
+        return future
+
+    def enqueue(
+        self, task: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """`submit` of a function, or of a task by its name, with the arguments as they are."""
+        call = self._calls.task(task, args, kwargs, self._options)
+        future: Future[Any] = Future(self._host, call.id)
+        call.face = future
+        self._host.submit(call)
         return future
 
     def map(
@@ -140,6 +150,15 @@ class Submitter(concurrent.futures.Executor):
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError("a client cannot travel to a task; inside a task, zmqtasks.current().client submits")
+
+
+def countdown_to(eta: datetime, options: Mapping[str, Any]) -> float:
+    """The seconds until then, 0 if it is over."""
+    if not isinstance(eta, datetime):
+        raise TypeError(f"eta is a datetime, not {eta!r}")
+    if options.get("countdown"):
+        raise ValueError("there are a countdown and an eta: it is one or the other")
+    return max(0.0, eta.timestamp() - time())
 
 
 def number_of(task_id: str, cluster_id: str) -> int | None:

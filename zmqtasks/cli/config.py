@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from zmqtasks.cli.exits import CommandError, Exit
-from zmqtasks.cli.suggest import close_to
+from zmqtasks.suggest import close_to
 
 __all__ = ["complaint", "name_variables", "read_files"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import zmqtasks
 from zmqtasks.cli.exits import CommandError, Exit
-from zmqtasks.cli.suggest import close_to
+from zmqtasks.suggest import close_to
 
 __all__ = ["TargetError", "resolve"]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks import payload as payloads
+from zmqtasks.named import registered
 
 if TYPE_CHECKING:
     from zmqtasks.messages import Value
@@ -22,9 +23,9 @@ class Loaded:
         """The one of that number."""
         function = self.ready.get(fn)
         if function is None:
-            data = self.sent[fn][1]
+            name, data = self.sent[fn]
             assert data is not None, "a function without bytes comes with its arguments"
-            function = payloads.load(data)
+            function = payloads.load(data) if data else registered(name)
             self.ready[fn] = function
         return function
 

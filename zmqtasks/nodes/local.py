@@ -52,7 +52,7 @@ class LocalCluster:
     def __init__(self, workers: int, queue_max: int | None, later: str) -> None:
         occupy_standard_descriptors()
         self.cluster_id = secrets.token_hex(4)
-        self.functions = Functions()
+        self.functions = Functions(has_names=False)
         self.shelf = Shelf()
         self.by_value = False  # children find what this process finds
         self.ids = Ids(CLIENT)
