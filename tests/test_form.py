@@ -50,7 +50,7 @@ FLOORS = {
         BYTES,
     ),
     "core": CORE,
-    **dict.fromkeys(("messages", "options", "errors", "suggest", "units"), WORDS),
+    **dict.fromkeys(("messages", "members", "options", "errors", "suggest", "units"), WORDS),
 }
 """The floor of each module or package of the top level; what is not named here is on PROGRAMS."""
 

@@ -34,7 +34,10 @@ class State(StrEnum):
     DEAD = "DEAD"
 
 
+JOIN = -1  # the `fn` of a join: what waits for its members, and never runs
+
 FULL = "the queue is full"  # the reason of a refusal
+UNHURT = "what it was for did not happen"  # the reason of a `link_error`'s end where nothing has failed
 
 
 class Loss(str):
@@ -91,13 +94,15 @@ class Course(msgspec.Struct, frozen=True):
 class Ask(msgspec.Struct, frozen=True, array_like=True):
     """The failure of the task handed out as `ordinal` (of a span, of its `item`) asks for another attempt.
 
-    `delay`: in seconds, None for the rule's backoff. `text`: the exception in a line.
+    `delay`: in seconds, None for the rule's backoff. `text`: the exception in a line. `instead`: it asks for the
+    outcome of this task, which it has submitted (`Submit.instead`), to be its own; -1 where it does not.
     """
 
     ordinal: int
     item: int = -1
     delay: float | None = None
     text: str = ""
+    instead: int = -1
 
     @property
     def lease(self) -> tuple[int, int]:
@@ -109,7 +114,9 @@ class Task(msgspec.Struct, gc=False):
     """A task, or a span of `count` tasks with consecutive ids from `id` on that share a function and a payload.
 
     `payload` is opaque here (`len()` gives its bytes): the pickled arguments, or the pickled list of a span's
-    arguments, of which this span is the part from `offset` on. The fields after `needs` belong to one dispatcher.
+    arguments, of which this span is the part from `offset` on. Of a join it is its `Members`.
+    `parent`: its outcome belongs at this index of that join; a span's is that of its first item. `root`: the task that
+    its workflow is named by, -1 where it is in none. The fields after `root` belong to one dispatcher.
     """
 
     id: int
@@ -120,9 +127,13 @@ class Task(msgspec.Struct, gc=False):
     offset: int = 0
     span: bool = False
     needs: tuple[int, ...] = ()
+    parent: tuple[int, int] | None = None
+    root: int = -1
 
     lane: int = 0  # only workers that take what is in this lane are given it
-    face: Any = None  # what the host settles: a future, or the peer that waits for it
+    face: Any = (
+        None  # what the host settles: a future, or the peer that waits for it; None: nobody hears of it
+    )
     inputs: tuple[Any, ...] = ()  # the values of `needs`, once all are there
     state: int = NEW
     peer: int = -1
@@ -136,10 +147,14 @@ class Task(msgspec.Struct, gc=False):
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """A succeeded outcome as another task's input: `payload`, or entry `index` of the list in it."""
+    """A succeeded outcome as another task's input: `payload`, or entry `index` of the list in it.
+
+    Within `Gathered`: so many entries of it, `count`, from there on.
+    """
 
     payload: Any
     index: int = -1
+    count: int = 1
 
 
 # ---- to a dispatcher --------------------------------------------------------------------------------------------
@@ -174,13 +189,15 @@ class Submit(msgspec.Struct):
     """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value).
 
     `patient`: whoever sends them has waited until there was room, and none is refused. `first`: they go ahead of all
-    others of their priority.
+    others of their priority. `instead`: by the id of a task among these that of the running one which takes its outcome
+    for its own.
     """
 
     tasks: list[Task]
     known: dict[int, tuple[int, Any]] = {}
     patient: bool = False
     first: bool = False
+    instead: dict[int, int] = {}
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):

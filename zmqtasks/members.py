@@ -1,0 +1,61 @@
+"""What a join is told of its members, and what it makes of their outcomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from zmqtasks.messages import Value
+
+
+class Lapse(msgspec.Struct, frozen=True, gc=False):
+    """A member that has not succeeded, in its place among the others."""
+
+    id: int
+    state: int
+    payload: Any
+
+
+class Gathered:
+    """A join's value, a payload like any other: outcomes side by side, as they came; opened it is a list.
+
+    Each is a `Value`, whose payload may be another's `Gathered`, or a `Lapse`, which becomes its exception.
+    """
+
+    __slots__ = ("nbytes", "values")
+
+    def __init__(self, values: list[Value | Lapse]) -> None:
+        self.values = values
+        self.nbytes = sum([len(value.payload) for value in values if type(value) is Value])
+
+    def __len__(self) -> int:
+        return self.nbytes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Gathered) and self.values == other.values
+
+    __hash__ = None  # type: ignore[assignment]  # it holds what cannot be hashed
+
+    def __repr__(self) -> str:
+        return f"Gathered({self.values})"
+
+
+class Members(msgspec.Struct, frozen=True, gc=False):
+    """The payload of a join: how many members it has (None: it is open, `Closed` will say), what a failing one does.
+
+    `failure`: "fail_fast", "wait", "collect", or "catch": then it waits for what it needs to fail.
+    """
+
+    count: int | None
+    failure: str = "fail_fast"
+
+
+class Closed(msgspec.Struct, frozen=True, gc=False):
+    """The open join `id` has `count` members and no more; -1: whoever was to submit them is gone.
+
+    Where it has to come behind tasks, it travels as the payload of one with the `fn` JOIN, which is none itself.
+    """
+
+    id: int
+    count: int
