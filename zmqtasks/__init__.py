@@ -41,23 +41,32 @@ if TYPE_CHECKING:
     from zmqtasks.future import Future
     from zmqtasks.messages import State
     from zmqtasks.options import Retry
+    from zmqtasks.outcome import Failure
     from zmqtasks.pipeline import Ventilator
     from zmqtasks.progress import progress_bar
     from zmqtasks.task import Task
     from zmqtasks.waiting import as_completed
+    from zmqtasks.workflow import Signature, Workflow, chain, chord, group, signature
 
 # Loaded when they are first used: a worker needs none of them, and a program that only catches errors neither.
 _LAZY = {
     "App": "app",
     "Client": "client",
+    "Failure": "outcome",
     "Future": "future",
     "Retry": "options",
+    "Signature": "workflow",
     "State": "messages",
     "Task": "task",
     "Ventilator": "pipeline",
+    "Workflow": "workflow",
     "as_completed": "waiting",
+    "chain": "workflow",
+    "chord": "workflow",
     "current": "context",
+    "group": "workflow",
     "progress_bar": "progress",
+    "signature": "workflow",
 }
 
 __version__ = "0.1.0"
@@ -73,6 +82,14 @@ __all__ = [  # noqa: RUF022 - by what they are for
     # tasks with names
     "App",
     "Task",
+    # workflows
+    "signature",
+    "chain",
+    "group",
+    "chord",
+    "Failure",
+    "Signature",
+    "Workflow",
     # streams
     "Ventilator",
     # inside a task

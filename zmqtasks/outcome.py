@@ -39,6 +39,19 @@ REFUSED: dict[str, type[ZmqTasksError]] = {
 """Reasons of tasks that the dispatcher has ended though nobody cancelled them: to their futures they failed."""
 
 
+class Failure(NamedTuple):
+    """What `link_error` gets: which task failed, its exception, and the traceback as text."""
+
+    task_id: str
+    exception: BaseException
+    traceback: str
+
+
+def group_of(errors: list[BaseException], count: int) -> BaseException:
+    """The failures of a group of `count` members that has waited for all of them."""
+    return BaseExceptionGroup(f"{len(errors)} of {count} members failed", errors)
+
+
 class Opened(NamedTuple):
     """The value or the exception, once it was looked at; in one store, so that threads may look at the same time."""
 

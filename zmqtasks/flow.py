@@ -1,0 +1,226 @@
+"""A call as a value, and what all workflows can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import msgspec
+
+from zmqtasks import shape
+from zmqtasks.names import NAMED, TaskLike, called, found, is_task, name_in
+from zmqtasks.options import DEFAULT_OPTIONS, Retry
+
+if TYPE_CHECKING:
+    from zmqtasks.future import Future
+
+__all__ = ["NAMED", "Policy", "Signature", "TaskLike", "Workflow", "check", "workflows"]
+
+
+Policy = Literal["fail_fast", "wait", "collect"]
+
+
+class Workflow(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """What `Client.run` runs: a signature, or a chain, group or chord of them. A value: it never changes.
+
+    Equal by content, hashable where its arguments are, picklable; JSON where its tasks have names and its arguments
+    have a place there.
+    """
+
+    options: tuple[tuple[str, Any], ...] = ()
+    links: tuple[Workflow, ...] = ()
+    errors: tuple[Workflow, ...] = ()
+
+    kind: ClassVar[str] = ""
+    FIELDS: ClassVar[tuple[str, ...]] = ("options",)  # what is no workflow
+    WITHIN: ClassVar[str] = ""  # the field that holds the workflows it consists of
+    KINDS: ClassVar[dict[str, type[Workflow]]] = {}
+
+    def __init_subclass__(cls, **config: Any) -> None:
+        super().__init_subclass__(**config)
+        cls.KINDS[cls.kind] = cls
+
+    # ---- what each kind says of itself ----------------------------------------------------------------------------
+
+    def parts(self) -> tuple[Workflow, ...]:
+        """The workflows that it consists of."""
+        parts = getattr(self, self.WITHIN) if self.WITHIN else ()
+        return parts if type(parts) is tuple else ()
+
+    def own(self) -> tuple[Any, ...]:
+        """All else that it consists of: the values of `FIELDS`, and of an iterator's group that iterator."""
+        own = [getattr(self, name) for name in self.FIELDS]
+        if self.WITHIN and type(given := getattr(self, self.WITHIN)) is not tuple:
+            own.append(given)
+        return tuple(own)
+
+    def identity(self) -> tuple[Any, ...]:
+        """The same, as it is compared: a task by its name."""
+        own = self.own()
+        return (called(own[0]), *own[1:]) if self.FIELDS[0] == "task" else own
+
+    @classmethod
+    def made(cls, own: tuple[Any, ...], parts: tuple[Workflow, ...], **common: Any) -> Workflow:
+        """The one of this kind that `own()` and `parts()` are of."""
+        within: dict[str, Any] = {cls.WITHIN: parts} if cls.WITHIN else {}
+        return cls(**within, **dict(zip(cls.FIELDS, own, strict=True)), **common)
+
+    def written(self) -> Iterator[Any]:
+        """How it is written, without options and links: texts, and workflows."""
+        yield f"{self.kind}("
+        for at, part in enumerate(self.parts() or [repr(given) for given in self.own()[len(self.FIELDS) :]]):
+            yield from (", ", part) if at else (part,)
+        failure = getattr(self, "failure", "fail_fast")
+        yield ")" if failure == "fail_fast" else f", failure={failure!r})"
+
+    # ---- others like it ------------------------------------------------------------------------------------------
+
+    def set(self, **options: Any) -> Self:
+        """The same with options, those of `Client.options`: of all in it that do not say otherwise."""
+        for name, value in options.items():
+            if isinstance(value, timedelta):
+                options[name] = value.total_seconds()
+        check(options)
+        return msgspec.structs.replace(self, options=tuple(sorted({**dict(self.options), **options}.items())))
+
+    def link(self, *others: Workflow) -> Self:
+        """The same; once its result is there, the `others` are run with it as their first argument."""
+        return msgspec.structs.replace(self, links=self.links + workflows(others, "link"))
+
+    def link_error(self, *others: Workflow) -> Self:
+        """The same; if it fails, the `others` are run with a `Failure` as their first argument."""
+        return msgspec.structs.replace(self, errors=self.errors + workflows(others, "link_error"))
+
+    def __or__(self, other: Any) -> Workflow:
+        """`other` gets the result of this; that of a group makes it the body of a chord."""
+        if not isinstance(other, Workflow):
+            return NotImplemented
+        return self._then(other)
+
+    def _then(self, other: Workflow) -> Workflow:
+        made: Workflow = self.KINDS["chain"].of(self, other)  # type: ignore[attr-defined]  # that one has it
+        return made
+
+    # ---- running -------------------------------------------------------------------------------------------------
+
+    def delay(self) -> Future[Any]:
+        """Run it with the app that its tasks belong to; its future."""
+        clients: list[Any] = []
+        for node in shape.every(self):
+            task: Any = found(getattr(node, "task", None))
+            if is_task(task) and (client := task.client()) not in clients:
+                clients.append(client)
+        if len(clients) != 1:
+            reason = "tasks of several apps are in it" if clients else "no task of an app is in it"
+            raise TypeError(f"{reason}: client.run(workflow) says which client runs it")
+        future: Future[Any] = clients[0].run(self)
+        return future
+
+    def apply(self) -> Any:
+        """Run it here and now, one call after the other: its value, or the exception that its future would raise.
+
+        Retries follow at once.
+        """
+        from zmqtasks.locally import value_of
+
+        return value_of(self)
+
+    # ---- a value -------------------------------------------------------------------------------------------------
+
+    def to_mermaid(self) -> str:
+        """A flowchart of it, in the language of mermaid."""
+        from zmqtasks.drawing import mermaid
+
+        return mermaid(self)
+
+    def to_json(self) -> str:
+        """It as JSON; `NotJson`, naming what and where, if something in it has no place there."""
+        from zmqtasks.scroll import to_json
+
+        return to_json(self)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Workflow:
+        """The workflow that `to_json` has written; `BadInputError` for what is none, or of another version."""
+        from zmqtasks.scroll import from_json
+
+        return from_json(text, Workflow.KINDS)
+
+    def __eq__(self, other: object) -> bool:
+        return shape.equal(self, other) if isinstance(other, Workflow) else NotImplemented
+
+    def __hash__(self) -> int:
+        return shape.hashed(self)
+
+    def __repr__(self) -> str:
+        return shape.text(self)
+
+    def shown(self) -> Iterator[Any]:
+        """How it is written: texts, and workflows."""
+        yield from self.written()
+        if self.options:
+            yield f".set({', '.join(f'{name}={value!r}' for name, value in self.options)})"
+        for verb, others in (("link", self.links), ("link_error", self.errors)):
+            for other in others:
+                yield f".{verb}("
+                yield other
+                yield ")"
+
+    def __reduce__(self) -> Any:
+        return assembled, (shape.rows(self),)
+
+
+class Signature(Workflow, frozen=True, eq=False):
+    """A call: of a function, of a task, or of the task of a name.
+
+    What the step before returns comes before `args`, unless it is `immutable`.
+    """
+
+    task: Any
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    immutable: bool = False
+
+    kind: ClassVar[str] = "task"
+    FIELDS: ClassVar[tuple[str, ...]] = ("task", "args", "kwargs", "immutable", "options")
+
+    def clone(self, *args: Any, **kwargs: Any) -> Signature:
+        """The same with more arguments: positional ones come first, as the result of a step before does."""
+        return msgspec.structs.replace(self, args=args + self.args, kwargs={**self.kwargs, **kwargs})
+
+    def written(self) -> Iterator[str]:
+        """A call of `signature`."""
+        given = [repr(called(self.task)) if isinstance(called(self.task), str) else name_in(self)]
+        given += map(repr, self.args)
+        given += [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        yield f"signature({', '.join(given)}{', immutable=True' if self.immutable else ''})"
+
+
+def workflows(others: Iterable[Any], what: str) -> tuple[Workflow, ...]:
+    """They, if all of them are workflows."""
+    taken = tuple(others)
+    for at, other in enumerate(taken):
+        if not isinstance(other, Workflow):
+            raise TypeError(
+                f"{what}[{at}] is {other!r:.80}, and no signature: zmqtasks.signature(fn, ...) makes one of a function"
+            )
+    return taken
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Raise a `TypeError` for an option that there is not, a `ValueError` for a value out of its range."""
+    rest = dict(options)
+    retry = rest.pop("retry", None)
+    if retry is not None and not isinstance(retry, Retry):
+        raise ValueError(f"retry is a zmqtasks.Retry, not {retry!r}")
+    DEFAULT_OPTIONS.replace(**rest)
+
+
+def assembled(made: list[shape.Row]) -> Workflow:
+    """The workflow that was taken apart into these rows."""
+    nodes: list[Workflow] = []
+    for kind, own, *several in made:
+        parts, links, errors = (tuple([nodes[at] for at in numbers]) for numbers in several)
+        nodes.append(Workflow.KINDS[kind].made(own, parts, links=links, errors=errors))
+    return nodes[-1]
