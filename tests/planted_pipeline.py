@@ -154,8 +154,8 @@ BUGS = {
     ),
     "a second outcome is given out too": Bug(
         "gather",
-        "for start, limit in self._have.add(first, first + items)",
-        "for start, limit in self._have.add(first, first + items) or [(first, first + items)]",
+        "for start, limit in self.have.add(first, first + items)",
+        "for start, limit in self.have.add(first, first + items) or [(first, first + items)]",
     ),
     "a piece has the values of another": Bug(
         "gather", "failed, payload, start - first)", "failed, payload, 0)"

@@ -211,7 +211,7 @@ def test_failures_and_what_can_be_done_about_them(world: World) -> None:
     assert [one["attempts"] for one in results(world, "tries").values()] == [3, 3]
     assert len(results(world, "halts")) < 100_000
     assert complaints(halts) == ["INFO the same command with --resume does the rest"]
-    assert world.ended("ventilator", "work.py:number", "n.txt", *own, "--resume", "-o", "halts")[0] == 0
+    assert world.ended("ventilator", "work.py:number", "n.txt", *own, "--resume", "-o", "halts")[0] == 1
     assert len(results(world, "halts")) == 100_002
     found = results(world, "harms")
     assert [found[place]["input"] for place in range(len(harm))] == harm
@@ -411,6 +411,17 @@ def test_both_are_killed_and_started_anew(many: World) -> None:
     sink.signal(signal.SIGKILL)
     sink.wait()
     run, written = lines_of(many.folder / "runs"), lines_of(many.folder / "out")
+    with (many.folder / "out").open("ab") as file:
+        file.write(b'{"index": 0, "inp')
+    inputs = (many.folder / "many.txt").read_text()
+    (many.folder / "many.txt").write_text(f"changed{inputs[1:]}")
+    sink = many.start("sink", "--bind", address, "-o", "out", "--resume")
+    changed = begin(many, *LOGGED, "--sink", address)
+    assert (changed.wait(), sink.wait()) == (1, 1)
+    assert complaints(changed)[-1].endswith('that of index 0 is the first that differs, now "changed"')
+    assert "WARNING out: the last line was torn (17 bytes), and is cut off" in complaints(sink)
+    assert lines_of(many.folder / "runs") == run, "nothing has run"
+    (many.folder / "many.txt").write_text(inputs)
     sink = many.start("sink", "--bind", address, "-o", "out", "--resume")
     program = begin(many, *LOGGED, "--sink", address)
     assert (program.wait(60), sink.wait()) == (0, 0)
@@ -426,6 +437,12 @@ def test_a_sink_tells_of_failures_and_ends_with_its_pipeline(world: World) -> No
     assert (program.wait(), sink.wait()) == (1, 1)
     assert complaints(sink)[-1] == "INFO 3 written, 1 of all failed"
     assert results(world, "out")[1]["error"]["type"] == "ValueError"
+    (world.folder / "work.py").write_text("def number(line): return line")
+    for option, code in (("--resume", 1), ("--resume-failed", 0)):
+        sink = world.start("sink", "--bind", address, "-o", "out", option)
+        program = begin(world, "work.py:number", "n.txt", "--workers", "1", "--sink", address)
+        assert (program.wait(), sink.wait()) == (code, code)
+    assert results(world, "out")[1]["result"] == "x"
 
 
 def test_workers_and_children_that_are_killed_at_random(many: World) -> None:

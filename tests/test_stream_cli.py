@@ -39,6 +39,7 @@ class Serial:
     """An engine that runs everything here, as workers would: what goes to them is pickled on the way."""
 
     address = ""
+    failed_before = 0
 
     def __init__(self, function: Any, options: dict[str, Any]) -> None:
         self.options = options
@@ -79,6 +80,9 @@ class Serial:
         for item in items:
             initial = step(initial, self._function(item))
         return initial
+
+    def wait_for_sink(self) -> None:
+        """There is none."""
 
     def stop(self, *, cold: bool = False) -> None:
         self.is_stopped = True
@@ -312,6 +316,8 @@ def test_bad_inputs_stop_it_or_fail(name: str, capfd: Captured) -> None:
         (["work.py:upper", "--fold", "a:b", "--then", "a:b"], 2, "Invalid value: --then excludes --fold"),
         (["work.py:upper", "--fold", "a:b", "--resume"], 2, "Invalid value: --then and --fold give one result"),
         (["work.py:upper", "--sink", "tcp://a:1", "-o", "x"], 2, "Invalid value: with --sink the output is the sink's"),
+        (["work.py:upper", "--sink", "tcp://a:1", "--resume"], 2, "Invalid value: with --sink it is the sink that"),
+        (["work.py:upper", "--sink", "tcp://a:1", "--fold", "a:b"], 2, "Invalid value: --then and --fold join the"),
         (["work.py:upper", "--bind", "a:1"], 2, "Invalid value for '--bind' (env var:"),
         (["work.py:upper", "--workers", "0"], 2, "Invalid value for '--workers'"),
         (["work.py:upper", "--format", "xml"], 2, "Invalid value for '--format'"),
@@ -348,7 +354,7 @@ def test_failures_are_done_again(capfd: Captured) -> None:
     ended(capfd, "work.py:number", "n.txt", "-o", "out.jsonl", code=1)
     Path("work.py").write_text("def number(line): return 0")
     sys.modules.pop("work")
-    ended(capfd, "work.py:number", "n.txt", "-o", "out.jsonl", "--resume")
+    ended(capfd, "work.py:number", "n.txt", "-o", "out.jsonl", "--resume", code=1)  # it is still in it
     err = ended(capfd, "work.py:number", "n.txt", "-o", "out.jsonl", "--resume-failed")[1]
     assert "INFO out.jsonl: 2 results are there, 1 failures are done again\n" in err
     assert [(line["index"], line["result"]) for line in results()] == [(0, 1), (2, 3), (1, 0)]

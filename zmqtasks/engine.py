@@ -15,7 +15,7 @@ from zmqtasks.core.gather import Piece
 from zmqtasks.errors import NoWorkers, TargetFailed
 from zmqtasks.keys import Key
 from zmqtasks.messages import DEAD
-from zmqtasks.nodes.ventilator import Far
+from zmqtasks.nodes.intake import Far
 from zmqtasks.nodes.window import Unheard
 from zmqtasks.nodes.zap import keypair
 from zmqtasks.options import Retry
@@ -24,6 +24,7 @@ from zmqtasks.payload import load, load_error
 from zmqtasks.pipe import Pipe, Source, reading
 from zmqtasks.results import Feeds, Pieces
 from zmqtasks.stream.batch import Batch, Unit, pack, unpack
+from zmqtasks.stream.present import Present
 from zmqtasks.stream.rendering import Rendered
 
 STDERR = 2
@@ -69,7 +70,7 @@ class Engine:
             window=window,
             sink=None
             if sink is None
-            else Far(sink, _key(sink, key), lambda unheard: self._render(unheard)[1]),
+            else Far(sink, _key(sink, key), lambda unheard: self._render(unheard)[1], _items),
             output=STDERR,  # standard output is for results
             time_limit=time_limit,
         )
@@ -84,6 +85,15 @@ class Engine:
     def workers(self) -> dict[str, int]:
         """Those that are there, by name: how many inputs each has at a time."""
         return self._pipe.node.workers
+
+    def wait_for_sink(self) -> Present | None:
+        """What a sink elsewhere has found in its output, once it answers; None if there is no such sink."""
+        return self._pipe.node.wait_for_sink()
+
+    @property
+    def failed_before(self) -> int:
+        """How many failures a sink elsewhere has in its output that were not delivered."""
+        return self._pipe.node.failed_before
 
     # ---- runs ----------------------------------------------------------------------------------------------------
 
@@ -217,6 +227,7 @@ class _Batches:
             pass
 
     def _run(self) -> None:
+        complete = False
         try:
             for first, items in self._batches:
                 at = 0
@@ -228,10 +239,16 @@ class _Batches:
                         some = items[at : at + room]
                         self._pipe.feed_at(first + at, list(enumerate(some, first + at)))
                     at += len(some)
+            complete = True
         except BaseException as error:  # noqa: BLE001 - the inputs': whoever takes the outcomes hears of it
             self.error = error
         finally:
-            self._pipe.node.fed_all()
+            self._pipe.node.fed_all(complete=complete)
+
+
+def _items(payload: Any) -> list[Any]:
+    """The inputs of a batch."""
+    return [item for _index, item in load(payload)[1]]
 
 
 def _key(sink: str, path: Path | None) -> Key | None:

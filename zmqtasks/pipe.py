@@ -19,7 +19,8 @@ from zmqtasks.functions import Functions, name_of
 from zmqtasks.keys import KeyStore
 from zmqtasks.nodes.cpus import cpus
 from zmqtasks.nodes.household import Plan
-from zmqtasks.nodes.ventilator import Far, Target, VentilatorNode
+from zmqtasks.nodes.intake import Far
+from zmqtasks.nodes.ventilator import Target, VentilatorNode
 from zmqtasks.nodes.window import Window
 from zmqtasks.options import DEFAULT_OPTIONS, Retry
 from zmqtasks.results import Feeds, Pieces

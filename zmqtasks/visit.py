@@ -70,11 +70,23 @@ class Collect(msgspec.Struct, array_like=True, tag="collect"):
     ordered: bool
 
 
+class Had(msgspec.Struct, array_like=True, tag="had"):
+    """A part of the sink's answer: ranges of numbers that it has written, and pages of what it has found in its output.
+
+    A page is one of `Present.pages`: the ventilator sees from it whether its inputs are still those. Parts are small,
+    and there are as many as it takes; `Collecting` comes after the last.
+    """
+
+    ranges: list[tuple[int, int]]
+    pages: list[tuple[int, bytes]]
+
+
 class Collecting(msgspec.Struct, array_like=True, tag="collecting"):
-    """The sink's answer: where it takes them, and the ranges of numbers that it has written before."""
+    """The sink's answer: where it takes them, what its output is called, and how many failures are in that."""
 
     address: str
-    have: list[tuple[int, int]]
+    output: str
+    failed: int
 
 
 class Written(msgspec.Struct, array_like=True, tag="written"):
@@ -138,6 +150,7 @@ Visit = (
     | Welcome
     | Admit
     | Collect
+    | Had
     | Collecting
     | Written
     | Refused

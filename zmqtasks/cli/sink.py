@@ -32,6 +32,9 @@ def sink(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the output that is there.")] = False,
+    resume_failed: Annotated[
+        bool, typer.Option("--resume-failed", help="As --resume, and do again what has failed.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
     log_level: LogLevel = Level.INFO,
     debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
@@ -49,18 +52,17 @@ def sink(
     from zmqtasks.cli.broker import reachable, unbindable
     from zmqtasks.cli.service import Signals, log_to_stderr
     from zmqtasks.cli.streaming import tell
-    from zmqtasks.core.ranges import Ranges
     from zmqtasks.keys import KeyStore
     from zmqtasks.nodes.sink import SinkNode
     from zmqtasks.stream.results import Output
 
     log_to_stderr(log_level)
-    if overwrite and resume:
+    if overwrite and (resume or resume_failed):
         raise typer.BadParameter("--overwrite excludes --resume")
-    with Output(output, overwrite=overwrite, resume=resume) as out:
+    with Output(output, overwrite=overwrite, resume=resume, resume_failed=resume_failed) as out:
         tell(out)
         try:
-            node = SinkNode(bind, KeyStore(), out, Ranges(out.present.ranges()))
+            node = SinkNode(bind, KeyStore(), out)
         except OSError as error:
             raise unbindable(error) from error
         signals = Signals(node.stop, "the sink ends, and its pipeline waits for another one", 0)
@@ -73,5 +75,7 @@ def sink(
     if not node.is_over:
         raise typer.Exit(signals.code)
     if not node.is_complete:
-        raise CommandError("the ventilator has stopped before its end: with --resume both do the rest")
+        raise CommandError(
+            "the ventilator has stopped before its end: the same, and this with --resume, do the rest"
+        )
     raise typer.Exit(Exit.FAILED if failed else Exit.FINE)

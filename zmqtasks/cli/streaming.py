@@ -12,6 +12,7 @@ from zmqtasks.stream.batch import Batch
 from zmqtasks.stream.inputs import Inputs
 from zmqtasks.stream.item import BadInput
 from zmqtasks.stream.notation import as_json
+from zmqtasks.stream.present import Present
 from zmqtasks.stream.progress import Lines, Snapshot
 from zmqtasks.stream.results import Output
 
@@ -30,6 +31,13 @@ class Engine(Protocol):
     @property
     def workers(self) -> dict[str, int]:
         """Those that are there, by name: how many inputs each has at a time."""
+
+    @property
+    def failed_before(self) -> int:
+        """How many failures a sink elsewhere has in its output that were not delivered."""
+
+    def wait_for_sink(self) -> Present | None:
+        """What a sink elsewhere has found in its output, once it answers; None if there is no such sink."""
 
     def run_rendered(self, batches: Batches, deliver: Callable[[int, Batch], None], *, ordered: bool) -> None:
         """Run the items of `batches`, read in another thread, and deliver each once, by the index of a batch's first.
@@ -103,6 +111,7 @@ class Run:
     def __init__(self, inputs: Inputs, output: Output, shown: Display, *, halt: int = 0) -> None:
         self._inputs = inputs
         self._output = output
+        self._present = output.present
         self._display = shown
         self._halt = halt
         self._engine: Engine | None = None
@@ -140,7 +149,9 @@ class Run:
     def batches(self) -> Batches:
         """Yield what is to be done."""
         found = self._inputs.batches()
-        for first, items in self._output.present.remaining(found) if len(self._output.present) else found:
+        if self._engine is not None and (there := self._engine.wait_for_sink()) is not None:
+            self._present = there
+        for first, items in self._present.remaining(found) if len(self._present) else found:
             self._read += len(items)
             yield first, items
 
@@ -161,7 +172,7 @@ class Run:
         self._display.show(self._snapshot())
 
     def _snapshot(self) -> Snapshot:
-        inputs, kept = self._inputs, len(self._output.present)
+        inputs, kept = self._inputs, len(self._present)
         return Snapshot(
             done=self._done,
             failed=self.failed,

@@ -230,6 +230,8 @@ def ventilator(
             "--overwrite excludes --resume": overwrite and resumes,
             "--result is for a TARGET": notation is not Notation.JSON and exec_ is not None,
             "with --sink the output is the sink's": sink is not None and output is not None,
+            "with --sink it is the sink that resumes: zmqtasks sink --resume": sink is not None and resumes,
+            "--then and --fold join the results here: there is no --sink": joins and sink is not None,
             "inputs are files or what is after :::, not both": values is not None
             and len(words) > (exec_ is None),
             "--format csv is for files": values is not None and format_ is Format.CSV,
@@ -281,9 +283,13 @@ def ventilator(
                     _log.warning("it was stopped before all inputs were through: there is no result")
             else:
                 run.go(pipeline, ordered=ordered)
-    if (signals.code or run.is_halted) and out.path != "-" and not joins:
-        _log.info("the same command with --resume does the rest")
-    raise typer.Exit(signals.code or (Exit.FAILED if run.failed else Exit.FINE))
+            failed = run.failed or out.failed or pipeline.failed_before
+    if signals.code or run.is_halted:
+        if sink is not None:
+            _log.info("the same command does the rest, and its sink with --resume")
+        elif out.path != "-" and not joins:
+            _log.info("the same command with --resume does the rest")
+    raise typer.Exit(signals.code or (Exit.FAILED if failed else Exit.FINE))
 
 
 def _refuse(rules: dict[str, bool]) -> None:

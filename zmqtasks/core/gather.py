@@ -27,9 +27,9 @@ class Gather:
     def __init__(self, first: int = 0, *, ordered: bool = False, known: Ranges | None = None) -> None:
         self.waiting = 0  # items that have an outcome, and wait for their turn
         self._first = first
-        self._have = known if known is not None else Ranges()
+        self.have = known if known is not None else Ranges()  # numbers
         self._ordered = ordered
-        self._next = next((limit for start, limit in self._have if start <= first < limit), first)
+        self._next = next((limit for start, limit in self.have if start <= first < limit), first)
         self._later: list[Piece] = []  # a heap
 
     def take(self, first: int, items: int, payload: Any, *, failed: bool) -> tuple[list[Piece], list[Piece]]:
@@ -38,7 +38,7 @@ class Gather:
             return [], []  # of an earlier run
         new = [
             Piece(start, limit - start, failed, payload, start - first)
-            for start, limit in self._have.add(first, first + items)
+            for start, limit in self.have.add(first, first + items)
         ]
         if not self._ordered:
             return new, new

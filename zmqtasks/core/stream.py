@@ -163,9 +163,9 @@ class Stream:
         return 0 if self.is_halted else max(0, 2 + 2 * slots - len(self._ready))
 
     @property
-    def batches(self) -> list[tuple[int, int]]:
-        """Those with inputs that are unsettled: the number of the first, and how many."""
-        return [(batch.base, batch.count) for batch in self._batches.values()]
+    def batches(self) -> list[Feed]:
+        """Those with inputs that are unsettled, as they were fed."""
+        return [Feed(batch.base, batch.count, batch.payload) for batch in self._batches.values()]
 
     @property
     def batch_items(self) -> int:

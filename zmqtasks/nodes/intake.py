@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable
-from typing import Protocol
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import zmq
 
@@ -14,15 +15,17 @@ from zmqtasks import codec, wire
 from zmqtasks.core.gather import Gather
 from zmqtasks.core.parcels import BASE_MASK
 from zmqtasks.core.ranges import Ranges
-from zmqtasks.errors import ConnectionTimeout
+from zmqtasks.errors import ConnectionTimeout, InputChanged
 from zmqtasks.keys import Key
-from zmqtasks.messages import Accepted, Part
+from zmqtasks.messages import Accepted, Feed, Part
 from zmqtasks.nodes.dealer import Dealer, reachable
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mailbox
 from zmqtasks.nodes.sockets import Sockets, endpoint
 from zmqtasks.nodes.window import Unheard, Window
-from zmqtasks.visit import PROTOCOL, Collect, Collecting, Enter, Refused, Written
+from zmqtasks.stream.batch import unpack
+from zmqtasks.stream.present import Present
+from zmqtasks.visit import PROTOCOL, Collect, Collecting, Enter, Had, Refused, Written
 
 MAIL_MAX = 256  # messages of outcomes a turn
 RETRY_S = 0.5  # between two tries to reach a sink
@@ -38,7 +41,6 @@ class Intake(Protocol):
 
     address: str  # where workers find it; "" while nobody is there
     key: str  # its public key, "" if it is the ventilator's own
-    known: Ranges  # numbers that it has had before
     is_back: bool  # it has come, and says what it knows: the batches that are on have to be looked through
 
     def has_mail(self) -> bool:
@@ -50,7 +52,7 @@ class Intake(Protocol):
     def begin(self, first: int, *, ordered: bool) -> None:
         """A run begins, its numbers from `first` on."""
 
-    def fed(self, base: int, count: int) -> None:
+    def fed(self, batch: Feed) -> None:
         """That batch is on: what is known of it is accepted at once."""
 
     def end(self, *, complete: bool) -> None:
@@ -70,7 +72,6 @@ class OwnIntake:
     is_back = False
 
     def __init__(self, pipeline: str, sockets: Sockets, loop: Loop, window: Window, accept: Accept) -> None:
-        self.known = Ranges()
         self._pipeline = pipeline
         self._gathering = Gathering(window, accept)
         self._sockets = sockets
@@ -108,7 +109,7 @@ class OwnIntake:
         """A run begins."""
         self._gathering.begin(first, ordered=ordered)
 
-    def fed(self, base: int, count: int) -> None:
+    def fed(self, batch: Feed) -> None:
         """Nothing is known of it."""
 
     def end(self, *, complete: bool) -> None:  # noqa: ARG002 - whoever iterates the run knows
@@ -123,10 +124,23 @@ class OwnIntake:
         """The socket is closed with the others."""
 
 
-class FarIntake:
-    """The sink is a process of its own: it says what it has written. `render` makes of a failure what it writes.
+class Far(NamedTuple):
+    """A sink that is a process of its own: where it is, and as whom to go there.
 
-    When it is lost, so is what was on the way to it; when it is back it says what it has.
+    `render` makes of a failure what it is to write, `items` of a batch's payload its inputs.
+    """
+
+    address: str
+    key: Key | None
+    render: Callable[[Unheard], bytes]
+    items: Callable[[Any], Sequence[Any]]
+
+
+class FarIntake:
+    """The sink is a process of its own: it says what it has written.
+
+    When it is lost, so is what was on the way to it; when it is back it says what it has. `present`: what it has found
+    in its output, once it `has_answered`. `failed_before`: how many of the failures there have come in no `Written`.
     """
 
     address = ""
@@ -135,22 +149,24 @@ class FarIntake:
     def __init__(
         self,
         pipeline: str,
-        sink: str,
-        key: Key | None,
+        sink: Far,
         loop: Loop,
         window: Window,
         accept: Accept,
-        render: Callable[[Unheard], bytes],
     ) -> None:
-        self.key = key.server if key is not None else ""
-        self.known = Ranges()
+        self.key = sink.key.server if sink.key is not None else ""
+        self.present = Present("")
+        self.has_answered = threading.Event()
+        self.failed_before = self._failed = 0
+        self._known = Ranges()  # numbers that it has had before
+        self._had = Had([], [])  # as far as the sink has come to say it
         self._pipeline = pipeline
         self._window = window
         self._gathering = Gathering(window, accept)
-        self._render = render
-        self._dealer = Dealer(loop, sink, key)
+        self._render, self._items = sink.render, sink.items
+        self._dealer = Dealer(loop, sink.address, sink.key)
         self._dealer.connect()
-        self._ordered = False
+        self._ordered: bool | None = None  # None: no run has begun
         self._retry_at: float | None = None
         self._was_lost = self._ended = False
 
@@ -166,11 +182,7 @@ class FarIntake:
             self._dealer.connect()
         news = self._dealer.look(ready)
         if news == "up":
-            about = Enter(
-                "client", "", PROTOCOL, "", session=self._pipeline, host=platform.node(), pid=os.getpid()
-            )
-            self._dealer.send(codec.simple(about))
-            self._dealer.send(codec.simple(Collect(self._pipeline, self._ordered)))
+            self._greet()
         elif news == "down":
             lost = self._lose(now)
         if self._dealer.refused:
@@ -180,16 +192,28 @@ class FarIntake:
                 lost = self._lose(now) or lost
         return lost
 
+    def _greet(self) -> None:
+        """Both is needed for that, a connection and a run."""
+        if self._ordered is None or not self._dealer.is_up:
+            return
+        self._had = Had([], [])
+        about = Enter(
+            "client", "", PROTOCOL, "", session=self._pipeline, host=platform.node(), pid=os.getpid()
+        )
+        self._dealer.send(codec.simple(about))
+        self._dealer.send(codec.simple(Collect(self._pipeline, self._ordered)))
+
     def _hear(self, message: wire.Arrived) -> bool:
         """What the sink says; whether it has sent this ventilator away for now."""
         head = message.head
-        if type(head) is Collecting:
-            self.address = reachable(head.address, self._dealer.address)
-            self.known, self.is_back = Ranges(head.have), True
-            if self._was_lost:
-                _log.info("the sink at %s is back", self._dealer.address)
+        if type(head) is Had:
+            self._had.ranges += head.ranges
+            self._had.pages += head.pages
+        elif type(head) is Collecting:
+            self._is_there(head)
         elif type(head) is Written:
             for accepted, payload in zip(head.accepted, head.payloads, strict=True):
+                self._failed += len(unpack(payload).failed)
                 part = Part(accepted.base, accepted.offset, accepted.items, failed=False, payload=payload)
                 self._gathering.take(accepted.base, part)
         elif type(head) is wire.Yield:  # what the sink cannot write: no worker could run the function
@@ -198,6 +222,22 @@ class FarIntake:
         elif type(head) is Refused and head.final:
             self._fail(head.reason)
         return type(head) is Refused and not head.final
+
+    def _is_there(self, about: Collecting) -> None:
+        known = Ranges(self._had.ranges)
+        for first, limit in (*self._known, *self._gathering.taken):
+            if known.within(first, limit) != [(first, limit)]:
+                self._fail(
+                    "it has come back without results that it had: it needs the same output, and --resume"
+                )
+                return
+        self.present.fill(about.output, self._had.pages)
+        self._known, self._had = known, Had([], [])
+        self.failed_before = about.failed - self._failed
+        self.address, self.is_back = reachable(about.address, self._dealer.address), True
+        self.has_answered.set()
+        if self._was_lost:
+            _log.info("the sink at %s is back", self._dealer.address)
 
     def _fail(self, reason: str) -> None:
         self._window.fail(ConnectionTimeout(f"the sink at {self._dealer.address}: {reason}"))
@@ -215,10 +255,18 @@ class FarIntake:
         """A run begins; a sink of its own has one."""
         self._ordered = ordered
         self._gathering.begin(first, ordered=False)
+        self._greet()
 
-    def fed(self, base: int, count: int) -> None:
-        """The sink may have had some of it."""
-        for first, limit in self.known.within(base, base + count):
+    def fed(self, batch: Feed) -> None:
+        """The sink may have had some of it: of these inputs, or it is another run's output."""
+        base = batch.base
+        for first, limit in self._known.within(base, base + batch.count):
+            try:
+                for number, item in enumerate(self._items(batch.payload)[first - base : limit - base], first):
+                    self.present.has(number, item)
+            except InputChanged as error:
+                self._window.fail(error)
+                return
             part = Part(base, first - base, limit - first, failed=False, payload=KNOWN)
             self._gathering.take(base, part)
 
@@ -245,6 +293,11 @@ class Gathering:
         self._window = window
         self._accept = accept
         self._gather: Gather | None = None
+
+    @property
+    def taken(self) -> Ranges:
+        """The numbers of the run that have an outcome."""
+        return self._gather.have if self._gather is not None else Ranges()
 
     def begin(self, first: int, *, ordered: bool) -> None:
         """A run begins."""

@@ -7,8 +7,10 @@ ventilator hears of it, so nothing is lost when it is killed: started anew with 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import zmq
 
@@ -24,27 +26,38 @@ from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mailbox
 from zmqtasks.nodes.sockets import Sockets, endpoint
 from zmqtasks.stream.batch import Batch, Unit, pack, unpack
-from zmqtasks.visit import Collect, Collecting, Written
+from zmqtasks.stream.present import Present
+from zmqtasks.visit import Collect, Collecting, Had, Written
 
 MAIL_MAX = 256  # messages of outcomes a turn
+HAD_RANGES = 8192  # of what it has, in a message
+HAD_PAGES = 16  # 512 KiB
 
 _log = logging.getLogger("zmqtasks")
 
 
+T = TypeVar("T")
+
+
 class Writes(Protocol):
-    """Where results go."""
+    """Where results go, and what is there already: see `zmqtasks.stream.results.Output`."""
+
+    path: str
+    present: Present
+    failed: int
+    disorder: str
 
     def write(self, lines: bytes) -> None:
         """Append whole lines."""
 
 
 class SinkNode:
-    """Serves one pipeline, until that has ended. `have`: what the output has already."""
+    """Serves one pipeline, until that has ended."""
 
-    def __init__(self, address: str, store: KeyStore, output: Writes, have: Ranges) -> None:
-        self.failed = self.done = 0  # inputs
+    def __init__(self, address: str, store: KeyStore, output: Writes) -> None:
+        self.failed = self.done = 0  # inputs, since it was started
         self._output = output
-        self._have = have
+        self._have = Ranges(output.present.ranges())
         self._loop = Loop()
         try:
             self._sockets = Sockets(address, store)
@@ -115,11 +128,18 @@ class SinkNode:
             raise PermissionError(
                 "this sink serves another pipeline: started anew with --resume, it goes on for this one"
             )
+        if about.ordered and self._output.disorder:
+            raise PermissionError(self._output.disorder)
         if not self._pipeline:
             self._pipeline = about.pipeline
             self._gather = Gather(ordered=about.ordered, known=self._have)
         self._member = member
-        self._door.tell(member.number, Collecting(endpoint(self._outcomes.socket), list(self._have)))
+        for ranges in _some(self._have, HAD_RANGES):
+            self._door.tell(member.number, Had(ranges, []))
+        for pages in _some(self._output.present.pages(), HAD_PAGES):
+            self._door.tell(member.number, Had([], pages))
+        failed = self._output.failed + self.failed
+        self._door.tell(member.number, Collecting(endpoint(self._outcomes.socket), self._output.path, failed))
         _log.info("a ventilator is here: %s", member.name)
 
     def _left(self, member: Member, reason: str, _now: float) -> None:
@@ -163,3 +183,10 @@ class SinkNode:
         if self._written and self._member is not None:
             self._door.tell(self._member.number, Written(self._written, self._marks))
         self._written, self._marks = [], []
+
+
+def _some(all_: Iterable[T], count: int) -> Iterator[list[T]]:
+    """Yield so many of them at a time."""
+    rest = iter(all_)
+    while some := list(islice(rest, count)):
+        yield some

@@ -13,7 +13,6 @@ import secrets
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -24,17 +23,18 @@ from zmqtasks.core.effects import End, Send, Settle
 from zmqtasks.core.gather import Piece
 from zmqtasks.core.stream import FN, Stream
 from zmqtasks.errors import ForkedClient, ZmqTasksError
-from zmqtasks.keys import Key, KeyStore
+from zmqtasks.keys import KeyStore
 from zmqtasks.messages import FAILED, Accepted, Feed, Lost, Slots, Task
 from zmqtasks.nodes.door import Door, Member
 from zmqtasks.nodes.household import Plan
-from zmqtasks.nodes.intake import FarIntake, Intake, OwnIntake
+from zmqtasks.nodes.intake import Far, FarIntake, Intake, OwnIntake
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mailbox
 from zmqtasks.nodes.own import OwnWorker
 from zmqtasks.nodes.sockets import SILENCE_S, Sockets, endpoint
 from zmqtasks.nodes.window import Unheard, Window
 from zmqtasks.options import Options
+from zmqtasks.stream.present import Present
 
 BEAT_S = 1.0  # how often a worker says that it is there
 PIPE_HWM = 2  # batches that wait for a worker here; so many more wait there
@@ -50,14 +50,6 @@ class Target(NamedTuple):
     name: str
     function: bytes
     options: Options
-
-
-class Far(NamedTuple):
-    """A sink that is a process of its own: where it is, as whom to go there, and what it is to write of a failure."""
-
-    address: str
-    key: Key | None
-    render: Callable[[Unheard], bytes]
 
 
 class VentilatorNode:
@@ -89,9 +81,7 @@ class VentilatorNode:
             self._intake: Intake = (
                 OwnIntake(self._pipeline, sockets, self._loop, window, self._accept)
                 if sink is None
-                else FarIntake(
-                    self._pipeline, sink.address, sink.key, self._loop, window, self._accept, sink.render
-                )
+                else FarIntake(self._pipeline, sink, self._loop, window, self._accept)
             )
             undo.pop_all()
         self._loop.watch(self._pipe)
@@ -104,7 +94,7 @@ class VentilatorNode:
             deque()
         )  # from other threads: batches, and what is to be done with the stream
         self._dropped: threading.Event | None = None  # set when the run before is forgotten
-        self._fed_all = False
+        self._fed_all = self._is_whole = False  # nothing more comes; and that was all
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="zmqtasks-ventilator", daemon=True)
 
@@ -132,9 +122,9 @@ class VentilatorNode:
         self.window.fed(1, 0)
         self._say(Unheard(FAILED, error, Task(number, FN, b"")))
 
-    def fed_all(self) -> None:
-        """There are no more inputs."""
-        self._say("fed")
+    def fed_all(self, *, complete: bool = True) -> None:
+        """There are no more inputs; not `complete`: of those that will be fed."""
+        self._say("fed" if complete else "broken off")
 
     def begin(self, first: int, *, ordered: bool) -> None:
         """A new run: outcomes of numbers from `first` on."""
@@ -164,6 +154,18 @@ class VentilatorNode:
     def workers(self) -> dict[str, int]:
         """Who is here, by name: how many inputs he runs at a time."""
         return {member.name: member.about.slots for member in list(self._door.members.values())}
+
+    def wait_for_sink(self) -> Present | None:
+        """What a sink elsewhere has found in its output, once it answers; None if there is no such sink."""
+        if not isinstance(self._intake, FarIntake):
+            return None
+        self._wait_for(self._intake.has_answered)
+        return self._intake.present
+
+    @property
+    def failed_before(self) -> int:
+        """How many failures a sink elsewhere has in its output that nobody has heard of."""
+        return self._intake.failed_before if isinstance(self._intake, FarIntake) else 0
 
     @property
     def has_sink(self) -> bool:
@@ -242,8 +244,8 @@ class VentilatorNode:
                     self._door.turn_out(member, "the sink is gone", now, final=False)
             if self._intake.is_back:
                 self._intake.is_back = False
-                for base, count in self._stream.batches:
-                    self._intake.fed(base, count)
+                for batch in self._stream.batches:
+                    self._intake.fed(batch)
             if self._outside and self._intake.address:
                 self._admit()
             self._hear_words(now)
@@ -256,22 +258,22 @@ class VentilatorNode:
             word = self._words.popleft()
             if type(word) is Feed:
                 self._stream.receive(0, word, now)
-                self._intake.fed(word.base, word.count)
+                self._intake.fed(word)
             elif type(word) is Unheard:
                 self._intake.put(word.task.id, 0, word)
             elif type(word) is tuple:
-                self._fed_all = False
+                self._fed_all = self._is_whole = False
                 self._intake.begin(word[0], ordered=word[1])
             elif word == "halt":
                 self._stream.halt()
-            elif word == "fed":
-                self._fed_all = True
+            elif word in ("fed", "broken off"):
+                self._fed_all, self._is_whole = True, word == "fed"
             else:
                 self._drop()
                 word.set()
 
     def _drop(self) -> None:
-        self._intake.end(complete=self._fed_all and not self._stream.unsettled)
+        self._intake.end(complete=self._is_whole and not self._stream.unsettled)
         self._stream.drop()
         self.window.clear()
 

@@ -25,7 +25,8 @@ class Output:
 
     A file that is there is refused, unless it is to be replaced (`overwrite`) or added to: `resume` keeps what it has,
     `resume_failed` all but the failures. `present` has what was kept, `failed` is how many failures are among
-    it, `taken_out` how many were, `cut` how many bytes of a torn line went. An `UnusableFile` for what is in the way.
+    it, `taken_out` how many were, `cut` how many bytes of a torn line went, `disorder` why it cannot be gone on with in
+    order, if so. An `UnusableFile` for what is in the way.
 
     A compressed file is written as one member (of gzip) or frame (of Zstandard) a write, which other programs read as
     one file. It cannot be resumed: a torn line in it has no place to be cut at.
@@ -43,6 +44,7 @@ class Output:
         self.path = "-" if path is None else os.fspath(path)
         self.present = Present(self.path)
         self.failed = self.cut = self.taken_out = 0
+        self.disorder = ""
         self._ordered = ordered
         self._codec = None if self.path == "-" else codec_of(self.path)
         resumes = resume or resume_failed
@@ -130,22 +132,23 @@ class Output:
                     self.taken_out += 1
                 else:
                     self._keep(number, line)
-        if self._ordered and self.taken_out:
-            raise UnusableFile(
-                f"cannot keep the order of '{self.path}': {self.taken_out} of it are to be done again (--unordered)"
-            )
+        if self.taken_out:
+            self._in_no_order(f"{self.taken_out} of it are to be done again")
         if self.taken_out:
             self._take_out()
         elif self.cut:
             os.ftruncate(self._file, end)
 
     def _keep(self, number: int, line: Line) -> None:
-        if self._ordered and line.index != len(self.present) + self.taken_out:
-            raise UnusableFile(
-                f"cannot keep the order of '{self.path}': line {number} has the index {line.index} (--unordered)"
-            )
+        if line.index != len(self.present) + self.taken_out:
+            self._in_no_order(f"line {number} has the index {line.index}")
         self.present.add(number, line)
         self.failed += line.error is not msgspec.UNSET
+
+    def _in_no_order(self, reason: str) -> None:
+        self.disorder = self.disorder or f"cannot keep the order of '{self.path}': {reason} (--unordered)"
+        if self._ordered:
+            raise UnusableFile(self.disorder)
 
     def _take_out(self) -> None:
         """Put a file without failures in the place of this one; until it is whole, this one is there."""
