@@ -276,6 +276,22 @@ def test_whatever_a_task_does_to_its_process_the_next_is_fine(lone: Client, harm
     assert list(lone.map(abs, range(20))) == list(range(20))
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["single", "map"])
+def test_who_breaks_its_links_is_blamed_for_it(lone: Client, tmp_path: Path, many: bool) -> None:
+    log = tmp_path / "log"
+    path = str(log)
+
+    def breaks(_: int) -> None:
+        os.write(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), b"begun\n")  # no slower than that
+        os.closerange(3, 256)
+
+    for _ in range(5):  # what is sent at once and what is sent later is chance
+        log.unlink(missing_ok=True)
+        future = lone.submit_many(breaks, range(1))[0] if many else lone.submit(breaks, 0)
+        assert isinstance(future.exception(30), WorkerLost)
+        assert len(log.read_text().split()) == future.attempts == 3
+
+
 GARBAGE = {
     "noise": b"\xff" * 1000,
     "zeros": bytes(1000),

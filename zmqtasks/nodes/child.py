@@ -93,8 +93,8 @@ class Child:
                 item = hand.popleft()
             except IndexError:
                 self.item = None
+                self.flush()  # a task that has broken the link is still in the claim, or it would run for ever
                 claim[0] = -1
-                self.flush()
                 self._receive()
                 continue
             more = item[4]
@@ -265,6 +265,8 @@ class Child:
                 self.flush()
         if index > first:
             outbox.pace.append((fn, index - first, perf_counter() - started))
+        if index > more.offset:
+            claim[1] = index - 1  # what ran last, until its outcome is sent
 
     # ---- what a task leaves --------------------------------------------------------------------------------------
 
