@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -130,6 +130,11 @@ class World:
         self.crew: Any = None  # a worker's process, for a fixture that has one
         self._stack = ExitStack()
 
+    def use_keys(self, folder: Path) -> None:
+        """Have the keys of another machine, copied as it were."""
+        self.keys = folder
+        self.environment["ZMQTASKS_KEYS"] = str(folder)
+
     def start(self, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> Program:
         """Start the program; `prefix` is what its command line begins with."""
         return self.run(*prefix, sys.executable, "-m", "zmqtasks", *arguments, **environment)
@@ -145,13 +150,27 @@ class World:
         program = self.start(*arguments, **environment)
         return program.wait(), program.out, program.err
 
-    def seen(self, *arguments: str) -> Any:
-        """What a command that only looks says in JSON, run in this process: it is asked often, and soon answered."""
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
-            patch.setenv("ZMQTASKS_KEYS", self.environment["ZMQTASKS_KEYS"])
+    def here(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        """As `ended`, for a command that serves nobody: in this process, which costs no start of an interpreter."""
+        before = set(sys.modules)
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
+            for name, value in {**self.environment, **environment}.items():
+                if name.startswith("ZMQTASKS_"):
+                    patch.setenv(name, value)
             patch.chdir(self.folder)
-            assert main([*arguments, "--json"]) == 0
-        return json.loads(out.getvalue())
+            patch.setattr(sys, "path", list(sys.path))
+            with redirect_stderr(StringIO()) as err:
+                code = main(arguments)
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(f"{self.folder}{os.sep}"):
+                del sys.modules[name]
+        return code, out.getvalue(), err.getvalue()
+
+    def seen(self, *arguments: str) -> Any:
+        """What a command that only looks says in JSON."""
+        code, out, err = self.here(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
 
     def broker(self, *arguments: str, bind: str = "tcp://127.0.0.1:*") -> tuple[Program, str]:
         """Start a broker; it, and where it listens."""
@@ -169,10 +188,14 @@ class World:
         file = self.folder / "begun"
         return int(until(lambda: file.exists() and file.read_text(), within_s=30))
 
+    def end(self) -> None:
+        """End all that runs there."""
+        self._stack.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self.end()

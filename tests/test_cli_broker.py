@@ -58,7 +58,7 @@ def test_nobody_has_to_name_the_keys_that_are_looked_for_anyway(world: World, tm
 
 
 def test_a_public_address_is_shown_as_others_can_type_it(world: World) -> None:
-    assert world.ended("keys", "init")[0] == 0
+    assert world.here("keys", "init")[0] == 0
     broker = world.start("broker", "--bind", "tcp://0.0.0.0:*")
     port = broker.says(r"listens at tcp://0\.0\.0\.0:(\d+);")[1]
     line = broker.says(r"INFO worker, on another machine with the key file copied there: (.*)")[1]
@@ -106,8 +106,8 @@ def test_addresses_of_ipv6(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     for address in (six, four):
         with Client(address) as client:
             assert client.submit(int, "7").result(30) == 7
-    assert world.ended("status", "--broker", six)[0] == 0
-    code, _, err = world.ended("broker", "--bind", six)
+    assert world.here("status", "--broker", six)[0] == 0
+    code, _, err = world.here("broker", "--bind", six)
     assert (code, f"{six} is in use by process {broker.pid}" in err) == (4, True)
 
 
@@ -126,11 +126,11 @@ def test_with_nothing_to_do_it_ends_at_once(world: World, number: int, code: int
 
 def test_it_waits_for_tasks_and_not_when_told_twice(world: World) -> None:
     broker, address = world.broker()
-    assert world.ended("submit", "jobs:add", "1", ZMQTASKS_BROKER=address)[0] == 0
+    assert world.here("submit", "jobs:add", "1", ZMQTASKS_BROKER=address)[0] == 0
     broker.signal(signal.SIGTERM)
     broker.says("SIGTERM: the broker ends when no task is left, in 30 s at the latest; a second one")
     broker.says("the broker waits for tasks \\(1 QUEUED\\)\n")
-    assert world.ended("list", "--json", "--broker", address)[0] == 0, "it is still there"
+    assert world.here("list", "--json", "--broker", address)[0] == 0, "it is still there"
     broker.signal(signal.SIGTERM)
     assert broker.wait() == 143
 
@@ -154,7 +154,7 @@ def test_it_says_once_what_it_waits_for(world: World, monkeypatch: pytest.Monkey
 
 def test_it_waits_for_tasks_until_they_are_done(world: World) -> None:
     broker, address = world.broker()
-    assert world.ended("submit", "jobs:add", "1", "--broker", address)[0] == 0
+    assert world.here("submit", "jobs:add", "1", "--broker", address)[0] == 0
     broker.signal(signal.SIGINT)
     broker.says("SIGINT")
     worker = world.worker(address)
@@ -164,17 +164,17 @@ def test_it_waits_for_tasks_until_they_are_done(world: World) -> None:
 
 def test_it_does_not_wait_for_ever(world: World) -> None:
     broker, address = world.broker("--shutdown-timeout", "100ms")
-    assert world.ended("submit", "jobs:add", "1", "--broker", address)[0] == 0
+    assert world.here("submit", "jobs:add", "1", "--broker", address)[0] == 0
     broker.signal(signal.SIGTERM)
     assert broker.wait() == 143
 
 
 def test_it_prints_its_stacks_and_goes_on(world: World) -> None:
     broker, address = world.broker()
-    assert world.ended("status", "--broker", address)[0] == 69  # it serves, and no longer only says so
+    assert world.here("status", "--broker", address)[0] == 69  # it serves, and no longer only says so
     broker.signal(signal.SIGUSR1)
     broker.says(r'File ".*broker\.py", line \d+ in run')
-    assert world.ended("status", "--broker", address)[0] == 69
+    assert world.here("status", "--broker", address)[0] == 69
 
 
 # ---- what stops it from starting --------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_an_address_that_another_broker_has(world: World) -> None:
 def test_an_address_that_another_program_has(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        code, _, err = world.ended("broker", "--bind", address)
+        code, _, err = world.here("broker", "--bind", address)
     assert code == 4
     assert re.fullmatch(rf"zmqtasks: {address} is in use by process \d+: .*\n", err)
 
@@ -211,8 +211,8 @@ def test_a_socket_file_that_another_broker_has(world: World) -> None:
 
 
 def test_an_address_of_another_machine(world: World) -> None:
-    assert world.ended("keys", "init")[0] == 0
-    code, _, err = world.ended("broker", "--bind", "tcp://192.0.2.1:5555")
+    assert world.here("keys", "init")[0] == 0
+    code, _, err = world.here("broker", "--bind", "tcp://192.0.2.1:5555")
     assert (code, err) == (
         4,
         "zmqtasks: cannot listen at tcp://192.0.2.1:5555: Cannot assign requested address\n",

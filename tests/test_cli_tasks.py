@@ -316,16 +316,11 @@ def test_a_task_that_runs_is_cancelled_only_if_told_so(
 
 def test_ctrl_c_while_waiting(world: World) -> None:
     waiting = world.start("submit", "jobs:add", "1", "--queue", "nobody", "--wait")
-    found = json.loads(until(lambda: _listed(world, "QUEUED")))
+    found = until(lambda: world.seen("list", "--state", "QUEUED"))
     waiting.signal(signal.SIGINT)
     assert waiting.wait() == 130
     assert waiting.err == f"zmqtasks: the task goes on: zmqtasks result {found[-1]['id']} --wait\n"
     assert world.ended("cancel", found[-1]["id"])[0] == 0
-
-
-def _listed(world: World, state: str) -> str:
-    out = world.ended("list", "--state", state, "--json")[1]
-    return out if json.loads(out) else ""
 
 
 def test_the_list(capsys: Captured) -> None:
