@@ -142,7 +142,7 @@ def test_options_are_checked_when_they_are_set() -> None:
         s().set(colour="red")
     with pytest.raises(ValueError, match="priority"):
         group(s()).set(priority=10)
-    with pytest.raises(ValueError, match=r"zmqtasks\.Retry"):
+    with pytest.raises(TypeError, match=r"zmqtasks\.Retry"):
         chain(s()).set(retry=3)
     assert s().set(time_limit=timedelta(minutes=1)) == s().set(time_limit=60.0)
     assert s().set(priority=1).set(name="x").set(priority=2) == s().set(name="x", priority=2)

@@ -16,6 +16,25 @@ from zmqtasks.outcome import Piece, error_of
 T = TypeVar("T")
 
 
+class Joined(Future[T], Generic[T]):
+    """The future of a group."""
+
+    __slots__ = ("_children",)
+
+    def __init__(self, host: Host, number: int) -> None:
+        super().__init__(host, number)
+        self._children: Sequence[Future[Any]] = ()
+
+    @property
+    def children(self) -> Sequence[Future[Any]]:
+        """The futures of its members; of an iterator's, those that were submitted by now."""
+        return self._children
+
+    def adopt(self, _id: int, children: Sequence[Future[Any]]) -> None:
+        """These are its members."""
+        self._children = children
+
+
 class Array(Sequence[Future[T]], Generic[T]):
     """`count` futures with consecutive ids from `base` on; outcomes come in pieces, each of neighbours."""
 
@@ -29,6 +48,7 @@ class Array(Sequence[Future[T]], Generic[T]):
         self._seen: dict[int, Future[T]] = {}  # futures that were looked at before they were settled
         # All that are about.
         self._kept: weakref.WeakValueDictionary[int, Future[T]] = weakref.WeakValueDictionary()
+        self._nested: dict[int, Sequence[Future[Any]]] = {}  # the members' own members, where they are groups
         self._awaited = -1
         self._latch: Any = None
 
@@ -49,13 +69,25 @@ class Array(Sequence[Future[T]], Generic[T]):
         with self._lock:
             future = self._kept.get(index)
             if future is None:
-                future = self._kept[index] = Future(self._host, self._base + index)
+                future = self._kept[index] = self._made(index)
                 piece = self._find(index)
                 if piece is None:
                     self._seen[index] = future
                 else:
                     future.take(piece, index - piece.first)
             return future
+
+    def _made(self, index: int) -> Future[T]:
+        nested = self._nested.get(index)
+        if nested is None:
+            return Future(self._host, self._base + index)
+        joined: Joined[T] = Joined(self._host, self._base + index)
+        joined.adopt(self._base + index, nested)
+        return joined
+
+    def adopt(self, id_: int, children: Sequence[Future[Any]]) -> None:
+        """The member of that id is a group, and these are its members."""
+        self._nested[id_ - self._base] = children
 
     def settle(self, task: Task, state: int, outcome: Any) -> None:
         """The final outcome of a span; called by the host alone."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from time import time
 from typing import Any
 
 from zmqtasks import payload as payloads
@@ -30,15 +32,22 @@ class Calls:
         self._local = threading.local()
 
     def task(
-        self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+        self,
+        fn: Callable[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        id_: int | None = None,
     ) -> Task:
         """One call of a function, or of a task by its name; futures among its arguments are its needs."""
+        if id_ is None:
+            id_ = self._host.ids.next()
         payload: payloads.Payload | None
         number, _, data = self._functions.find(fn)
         if data is not None and not kwargs:
             payload = payloads.dump_plain(args)
             if payload is not None:
-                return Task(self._host.ids.next(), number, payload, options)
+                return Task(id_, number, payload, options)
         args = tuple([payloads.out_of_band(arg) for arg in args])
         call: Any = args
         if data is None:
@@ -46,39 +55,62 @@ class Calls:
         elif kwargs:
             call = [args, kwargs]
         payload, needs = self._pack(call, fn)
-        task = Task(self._host.ids.next(), number, payload, options)
+        task = Task(id_, number, payload, options)
         if needs:
             task.needs = tuple(future.number for future in needs)
             task.inputs = tuple(needs)
         return task
 
     def spans(
-        self, fn: Callable[..., Any] | str, items: list[Any], size: int, options: Options, *, star: bool
+        self,
+        fn: Callable[..., Any] | str,
+        items: list[Any],
+        size: int,
+        options: Options,
+        *,
+        star: bool,
+        base: int | None = None,
+        after: Future[Any] | None = None,
     ) -> list[Task]:
         """A call for each of `items` (with `star`, of its elements), as spans of at most `size`; ids are consecutive.
 
-        Spans take no needs: `NotASpan` where a future is among the arguments.
+        They begin with `base`, if there is one. All of them need `after`, and may have it among their arguments;
+        `NotASpan` where there is another future.
         """
         number, _, data = self._functions.find(fn)
-        base = self._host.ids.block(len(items))
-        return [
+        if base is None:
+            base = self._host.ids.block(len(items))
+        tasks = [
             Task(base + first, number, payload, options, count=count, span=True)
-            for first, count, payload in self.batches(items, size, fn, star=star, inline=data is None)
+            for first, count, payload in self.batches(
+                items, size, fn, star=star, inline=data is None, after=after
+            )
         ]
+        if after is not None:
+            for task in tasks:
+                task.needs, task.inputs = (after.number,), (after,)
+        return tasks
 
     def batches(
-        self, items: list[Any], size: int, fn: Callable[..., Any] | str, *, star: bool, inline: bool = False
+        self,
+        items: list[Any],
+        size: int,
+        fn: Callable[..., Any] | str,
+        *,
+        star: bool,
+        inline: bool = False,
+        after: Future[Any] | None = None,
     ) -> Iterator[tuple[int, int, payloads.Payload]]:
         """The payloads of spans of at most `size` for `items`: (the first's index, how many, the payload).
 
-        `fn` is what they are for; `inline`: it is in each payload.
+        `fn` is what they are for; `inline`: it is in each payload. Of futures only `after` may be among them.
         """
         work = [(at, min(at + size, len(items))) for at in range(0, len(items), size)][::-1]
         while work:
             first, end = work.pop()
             part = items[first:end]
             payload, needs = self._pack((star, part, fn) if inline else (star, part), fn)
-            if needs:
+            if needs and needs != [after]:
                 raise NotASpan
             if len(payload) > _SPAN_BYTES_MAX and end - first > 1:
                 middle = (first + end) // 2
@@ -90,6 +122,15 @@ class Calls:
         """How many of `items` go into a span, where the user does not say."""
         workers: int = self._host.workers
         return max(1, min(_SPAN_ITEMS_MAX, -(-items // (workers * _SPANS_A_WORKER))))
+
+    def options(self, options: Options, given: Mapping[str, Any]) -> Options:
+        """`options` with those that are `given` by their public names: a `Retry`, and an `eta` for the countdown."""
+        changes = dict(given)
+        if changes.get("retry") is not None:
+            changes["retry"] = self.rule(changes["retry"])
+        if (eta := changes.pop("eta", None)) is not None:
+            changes["countdown"] = countdown_to(eta, changes)
+        return options.replace(**changes)
 
     def rule(self, retry: Retry) -> RetryRule:
         """`retry` as it travels, its classes pickled."""
@@ -161,6 +202,15 @@ class Calls:
 
 class NotASpan(Exception):  # noqa: N818 - a fact
     """A future is among the arguments: each call is a task of its own."""
+
+
+def countdown_to(eta: datetime, options: Mapping[str, Any]) -> float:
+    """The seconds until then, 0 if it is over."""
+    if not isinstance(eta, datetime):
+        raise TypeError(f"eta is a datetime, not {eta!r}")
+    if options.get("countdown"):
+        raise ValueError("there are a countdown and an eta: it is one or the other")
+    return max(0.0, eta.timestamp() - time())
 
 
 def rows(iterables: Iterable[Iterable[Any]]) -> list[Any]:

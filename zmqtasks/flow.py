@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -10,12 +10,12 @@ import msgspec
 
 from zmqtasks import shape
 from zmqtasks.names import NAMED, TaskLike, called, found, is_task, name_in
-from zmqtasks.options import DEFAULT_OPTIONS, Retry
+from zmqtasks.options import checked
 
 if TYPE_CHECKING:
     from zmqtasks.future import Future
 
-__all__ = ["NAMED", "Policy", "Signature", "TaskLike", "Workflow", "check", "workflows"]
+__all__ = ["NAMED", "Policy", "Signature", "TaskLike", "Workflow", "workflows"]
 
 
 Policy = Literal["fail_fast", "wait", "collect"]
@@ -81,7 +81,7 @@ class Workflow(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         for name, value in options.items():
             if isinstance(value, timedelta):
                 options[name] = value.total_seconds()
-        check(options)
+        options = checked(options)
         return msgspec.structs.replace(self, options=tuple(sorted({**dict(self.options), **options}.items())))
 
     def link(self, *others: Workflow) -> Self:
@@ -206,15 +206,6 @@ def workflows(others: Iterable[Any], what: str) -> tuple[Workflow, ...]:
                 f"{what}[{at}] is {other!r:.80}, and no signature: zmqtasks.signature(fn, ...) makes one of a function"
             )
     return taken
-
-
-def check(options: Mapping[str, Any]) -> None:
-    """Raise a `TypeError` for an option that there is not, a `ValueError` for a value out of its range."""
-    rest = dict(options)
-    retry = rest.pop("retry", None)
-    if retry is not None and not isinstance(retry, Retry):
-        raise ValueError(f"retry is a zmqtasks.Retry, not {retry!r}")
-    DEFAULT_OPTIONS.replace(**rest)
 
 
 def assembled(made: list[shape.Row]) -> Workflow:

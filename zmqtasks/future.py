@@ -15,7 +15,7 @@ import concurrent.futures
 import functools
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from zmqtasks import payload as payloads
@@ -222,6 +222,11 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """The task's last word on how far it is: `done`, `total`, `message`, `meta`; None if it said nothing."""
         return self._more.progress if self._more is not None else None
 
+    @property
+    def children(self) -> Sequence[Future[Any]]:
+        """The futures of a group's members, each made when it is looked at; of anything else there are none."""
+        return ()
+
     def accepted(self, timeout: float | None = None) -> bool:
         """Wait until the dispatcher has taken the task in; False if that takes more than `timeout` seconds."""
         return self._code >= FINAL_FROM or self._host.accepted(timeout)
@@ -311,7 +316,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._code != SUCCEEDED:
             return (CANCELLED, str(outcome)) if is_refusal(outcome) else (self._code, outcome)
         if isinstance(outcome, Item):
-            return SUCCEEDED, Value(outcome.piece.outcome, outcome.index)
+            return SUCCEEDED, Value(outcome.piece.outcome, outcome.index if outcome.piece.is_list else -1)
         return SUCCEEDED, Value(outcome)
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:

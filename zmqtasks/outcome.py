@@ -61,14 +61,18 @@ class Opened(NamedTuple):
 
 
 class Piece:
-    """The outcome of neighbours in an array: `count` of them from `first` on."""
+    """The outcome of neighbours in an array: `count` of them from `first` on.
 
-    __slots__ = ("_values", "attempts", "count", "first", "outcome", "state")
+    `is_list`: it is the list of their values; else it is that of the only one.
+    """
+
+    __slots__ = ("_values", "attempts", "count", "first", "is_list", "outcome", "state")
 
     def __init__(self, first: int, task: Task, state: int, outcome: Any) -> None:
         self.first = first
         self.count = task.count
         self.attempts = task.attempt
+        self.is_list = task.span
         self.state = state
         self.outcome = outcome
         self._values: list[Any] | None = None
@@ -76,7 +80,8 @@ class Piece:
     def values(self) -> list[Any]:
         """Their values, unpickled once."""
         if self._values is None:
-            self._values = payloads.load(self.outcome)
+            value = payloads.load(self.outcome)
+            self._values = value if self.is_list else [value]
         return self._values
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from time import monotonic, time
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from zmqtasks.array import Array
 from zmqtasks.calls import Calls, NotASpan, rows
@@ -16,6 +15,9 @@ from zmqtasks.errors import ForeignFuture
 from zmqtasks.future import Future
 from zmqtasks.messages import SUCCEEDED, Task
 from zmqtasks.options import DEFAULT_OPTIONS, Options
+
+if TYPE_CHECKING:
+    from zmqtasks.flow import Workflow
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,11 +37,7 @@ class Submitter(concurrent.futures.Executor):
         They are `priority`, `countdown`, `expires`, `retry`, `time_limit`, `max_deliveries`, `name`, `queue`, `tags`;
         and `eta`, a `datetime` (of local time where it has no zone), for the countdown until then.
         """
-        if options.get("retry") is not None:
-            options["retry"] = self._calls.rule(options["retry"])
-        if (eta := options.pop("eta", None)) is not None:
-            options["countdown"] = countdown_to(eta, options)
-        return Submitter(self._host, self._calls, self._options.replace(**options))
+        return Submitter(self._host, self._calls, self._calls.options(self._options, options))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run `fn(*args, **kwargs)` in a worker; every keyword is the function's.
@@ -60,6 +58,23 @@ class Submitter(concurrent.futures.Executor):
         future: Future[Any] = Future(self._host, call.id)
         call.face = future
         self._host.submit(call)
+        return future
+
+    def run(self, workflow: Workflow) -> Future[Any]:
+        """Run a signature, chain, group or chord: the future of its outcome; a group's has `children`.
+
+        Futures of this client among the arguments are waited for. The members of an iterator are read in this thread,
+        as they can be run; what it raises is raised here, and cancels the workflow.
+        """
+        from zmqtasks.header import feed
+        from zmqtasks.plan import Plan
+
+        if not hasattr(workflow, "to_mermaid"):
+            raise TypeError(f"what is run is a signature or a workflow, not {workflow!r:.80}")
+        self._host.raise_if_unusable()
+        plan = Plan(self._host, self._calls, self._options)
+        future = plan.root(workflow)
+        feed(self._host, plan, future)
         return future
 
     def map(
@@ -150,15 +165,6 @@ class Submitter(concurrent.futures.Executor):
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError("a client cannot travel to a task; inside a task, zmqtasks.current().client submits")
-
-
-def countdown_to(eta: datetime, options: Mapping[str, Any]) -> float:
-    """The seconds until then, 0 if it is over."""
-    if not isinstance(eta, datetime):
-        raise TypeError(f"eta is a datetime, not {eta!r}")
-    if options.get("countdown"):
-        raise ValueError("there are a countdown and an eta: it is one or the other")
-    return max(0.0, eta.timestamp() - time())
 
 
 def number_of(task_id: str, cluster_id: str) -> int | None:
