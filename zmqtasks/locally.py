@@ -61,6 +61,8 @@ def _skip(node: Any, because: _End) -> _End:
     id_ = f"local-{next(_ids)}"
     error = UpstreamFailed(f"task {id_} never ran: task {because.id} before it failed")
     error.__cause__ = cause
+    for part in node.parts():
+        _skip(part, because)
     end = _End(id_, UPSTREAM_FAILED, error)
     _run_links(node, end)
     return end
