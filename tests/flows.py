@@ -1,6 +1,6 @@
 """Workflows to be tried: generated ones, and what plain Python says of them.
 
-A recipe is a small tree; `build` makes a workflow of it, `Oracle` knows what comes out, and how often each call is made.
+A recipe is a small tree; `build` makes a workflow of it, `Oracle` knows what comes out, and how often each call runs.
 Calls leave a byte in a file of their own each time they run, in whatever process.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -135,7 +135,7 @@ NOTHING = object()
 
 
 class Oracle:
-    """What becomes of a recipe, and how often each of its calls runs: `sure` is exact, `perhaps` the most there can be."""
+    """What becomes of a recipe, and how often each of its calls runs: `sure`, and `perhaps` so often more."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.sure: Counter[str] = Counter()
@@ -150,10 +150,7 @@ class Oracle:
             failed = recipe.mode in ("fail", "give up")
             end = End(False, ["ValueError", recipe.label]) if failed else End(True, [recipe.label, *inputs])
         elif recipe.kind == "map":
-            size = recipe.size or max(1, len(parts))
-            chunks = [Recipe("group", parts[at : at + size], failure=recipe.failure) for at in range(0, len(parts), size)]
-            whole = Recipe("group", chunks, failure=recipe.failure) if recipe.size else Recipe("group", parts, failure=recipe.failure)
-            end = self._group(whole, NOTHING, sure=sure)
+            end = self._group(_as_group(recipe), NOTHING, sure=sure)
         elif recipe.kind == "group":
             end = self._group(recipe, given, sure=sure)
         else:
@@ -170,7 +167,9 @@ class Oracle:
             self.sure, self.perhaps = before
             for part in recipe.parts:
                 self._run(part, given, sure=False)
-            several = [each for value in failed for each in (value.several if isinstance(value, OneOf) else [value])]
+            several = [
+                each for value in failed for each in (value.several if isinstance(value, OneOf) else [value])
+            ]
             return End(False, several[0] if len(several) == 1 else OneOf(several))
         if failed and recipe.failure == "wait":
             return End(False, ["ExceptionGroup", *failed])
@@ -187,6 +186,15 @@ class Oracle:
         for link in recipe.links if end.fine else recipe.errors:
             self._run(link, end.value if end.fine else ["Failure", end.value], sure=sure)
         return end
+
+
+def _as_group(recipe: Recipe) -> Recipe:
+    """A map as the group that it is, of chunks or of calls."""
+    parts, size = recipe.parts, recipe.size
+    if size is not None:
+        chunks = [parts[at : at + size] for at in range(0, len(parts), size)]
+        parts = [Recipe("group", chunk, failure=recipe.failure) for chunk in chunks]
+    return Recipe("group", parts, failure=recipe.failure)
 
 
 def matches(expected: Any, actual: Any) -> bool:
@@ -207,7 +215,9 @@ def tried(recipe: Recipe, folder: Path, outcome: Callable[[Workflow], Any]) -> O
     except Exception as error:  # noqa: BLE001 - it is compared
         end = End(False, plain(error))
     assert end.fine == oracle.end.fine, f"{end} is not {oracle.end}"
-    assert matches(plain(oracle.end.value) if end.fine else oracle.end.value, end.value), f"{end} is not {oracle.end}"
+    assert matches(plain(oracle.end.value) if end.fine else oracle.end.value, end.value), (
+        f"{end} is not {oracle.end}"
+    )
     return oracle
 
 
@@ -229,7 +239,9 @@ def is_right(oracle: Oracle, runs: Counter[str]) -> bool:
 _FAILURES = st.sampled_from(["fail_fast", "wait", "collect"])
 
 
-def recipes(modes: tuple[str, ...] = ("ok", "ok", "ok", "slow", "retry", "fail", "give up"), size: int = 12) -> Any:
+def recipes(
+    modes: tuple[str, ...] = ("ok", "ok", "ok", "slow", "retry", "fail", "give up"), size: int = 12
+) -> Any:
     """Workflows of any nesting."""
     tasks = st.builds(
         Recipe, st.just("task"), mode=st.sampled_from(modes), immutable=st.sampled_from([False, False, True])
@@ -253,17 +265,12 @@ def recipes(modes: tuple[str, ...] = ("ok", "ok", "ok", "slow", "retry", "fail",
 
 
 def _linked(recipe: Recipe, links: list[Recipe], errors: list[Recipe]) -> Recipe:
-    return Recipe(
-        recipe.kind, recipe.parts, recipe.mode, recipe.failure, recipe.immutable, recipe.lazy, recipe.size, links, errors
-    )
+    return replace(recipe, links=links, errors=errors)
 
 
 def _copied(recipe: Recipe) -> Recipe:
     """A tree of its own: a part that stands in two places is two."""
-    from copy import copy
-
-    made = copy(recipe)
-    made.parts, made.links, made.errors = (
+    parts, links, errors = (
         [_copied(each) for each in several] for several in (recipe.parts, recipe.links, recipe.errors)
     )
-    return made
+    return replace(recipe, parts=parts, links=links, errors=errors)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import Recipe, counted, is_right, recipes, tried
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 
 @given(recipe=recipes())
