@@ -35,6 +35,7 @@ FLOORS = {
             "wire",
             "codec",
             "payload",
+            "salvage",
             "keys",
             "journal",
             "functions",
@@ -65,7 +66,7 @@ CORE_BANS = {
 
 ONLY_IN = {
     "zmq": ("nodes",),
-    "pickle": ("payload", "functions"),
+    "pickle": ("payload", "functions", "salvage"),
     "cloudpickle": ("payload", "functions"),
     "sqlite3": ("journal",),
 }

@@ -13,11 +13,14 @@ from typing import Any, TypeVar
 from zmqtasks.client import Client
 from zmqtasks.core.gather import Piece
 from zmqtasks.future import Future
-from zmqtasks.payload import Sealed, load
-from zmqtasks.results import Pieces
+from zmqtasks.payload import Sealed, load_each
+from zmqtasks.results import Pieces, unloadable
+from zmqtasks.salvage import Lost
 
 S = TypeVar("S")
-Part = tuple[Sealed, int, int]  # a payload, and which of its values: from where on, how many
+Part = tuple[
+    Sealed, int, int, int
+]  # a payload, and which of its values: from where on, how many, of which input on
 
 
 def chord(pieces: Pieces, body: Callable[[list[Any]], S], *, skips: bool) -> S:
@@ -25,7 +28,7 @@ def chord(pieces: Pieces, body: Callable[[list[Any]], S], *, skips: bool) -> S:
     with contextlib.closing(pieces):
         parts = [part for piece in pieces if (part := _part(pieces, piece, skips=skips)) is not None]
     with Client(workers=1) as client:
-        return client.submit(_run_body, body, parts).result()
+        return client.submit(_run_body, body, parts, skips).result()
 
 
 def fold(pieces: Pieces, step: Callable[[S, Any], S], initial: S, *, window: int, skips: bool) -> S:
@@ -45,9 +48,9 @@ def fold(pieces: Pieces, step: Callable[[S, Any], S], initial: S, *, window: int
             pile.append((piece, part))
             many = sum(piece.items for piece, _ in pile) >= window // 4
             if not isinstance(state, Future) or state.done() or many:
-                state, pile = _fold_on(client, pieces, step, state, pile), []
+                state, pile = _fold_on(client, pieces, step, state, pile, skips=skips), []
         if pile:
-            state = _fold_on(client, pieces, step, state, pile)
+            state = _fold_on(client, pieces, step, state, pile, skips=skips)
         last: S = state.result() if isinstance(state, Future) else state
         return last
 
@@ -58,10 +61,12 @@ def _fold_on(
     step: Callable[[S, Any], S],
     state: S | Future[S],
     pile: list[tuple[Piece, Part]],
+    *,
+    skips: bool,
 ) -> Future[Any]:
     if isinstance(state, Future):
         state.result()  # one task at a time: what it fails with is raised here
-    folded: Future[Any] = client.submit(_fold_values, step, state, [part for _, part in pile])
+    folded: Future[Any] = client.submit(_fold_values, step, state, [part for _, part in pile], skips)
 
     def release(_folded: Future[Any]) -> None:
         for piece, _part in pile:
@@ -73,7 +78,7 @@ def _fold_on(
 
 def _part(pieces: Pieces, piece: Piece, *, skips: bool) -> Part | None:
     if not piece.failed:
-        return Sealed(piece.payload), piece.skip, piece.items
+        return Sealed(piece.payload), piece.skip, piece.items, piece.first - pieces.first
     if not skips:
         raise pieces.error(piece)
     return None
@@ -82,18 +87,22 @@ def _part(pieces: Pieces, piece: Piece, *, skips: bool) -> Part | None:
 # ---- in that process --------------------------------------------------------------------------------------------
 
 
-def _values(part: Part) -> list[Any]:
-    sealed, skip, items = part
-    values: list[Any] = load(sealed.payload)
-    return values[skip : skip + items]
+def _values(part: Part, *, skips: bool) -> list[Any]:
+    sealed, skip, items, first = part
+    values = load_each(sealed.payload)[skip : skip + items]
+    if Lost not in {*map(type, values)}:
+        return values
+    if not skips:
+        raise next(unloadable(value, at) for at, value in enumerate(values, first) if type(value) is Lost)
+    return [value for value in values if type(value) is not Lost]
 
 
-def _run_body(body: Callable[[list[Any]], S], parts: list[Part]) -> S:
-    return body([value for part in parts for value in _values(part)])
+def _run_body(body: Callable[[list[Any]], S], parts: list[Part], skips: bool) -> S:
+    return body([value for part in parts for value in _values(part, skips=skips)])
 
 
-def _fold_values(step: Callable[[Any, Any], Any], state: Any, parts: list[Part]) -> Any:
+def _fold_values(step: Callable[[Any, Any], Any], state: Any, parts: list[Part], skips: bool) -> Any:
     for each in parts:
-        for value in _values(each):
+        for value in _values(each, skips=skips):
             state = step(state, value)
     return state

@@ -284,6 +284,22 @@ def load(payload: Payload, inputs: list[Any] | None = None) -> Any:
             _local.inputs = None
 
 
+def load_each(payload: Payload) -> list[Any]:
+    """The values of a list that was pickled; in the place of one that cannot be rebuilt a `Lost`, with the reason."""
+    try:
+        found: list[Any] = load(payload)
+    except Exception:  # noqa: BLE001 - whatever the user's classes do
+        from zmqtasks.salvage import values
+
+        if isinstance(payload, bytes):
+            return values(payload, None)
+        data = payload.data
+        return values(
+            data.map() if isinstance(data, Buffer) else data, [buffer.map() for buffer in payload.buffers]
+        )
+    return found
+
+
 _NOTE = "In the worker, task"
 
 

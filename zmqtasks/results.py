@@ -11,6 +11,7 @@ from zmqtasks.core.gather import Piece
 from zmqtasks.nodes.ventilator import VentilatorNode
 from zmqtasks.nodes.window import Unheard
 from zmqtasks.outcome import error_of
+from zmqtasks.salvage import Lost
 
 R = TypeVar("R")
 OnError = Literal["raise", "yield", "skip"]
@@ -112,20 +113,24 @@ class Results(Iterator[tuple[int, Any]], Generic[R]):
         piece = next(self._pieces)
         index = piece.first - self._pieces.first
         if piece.failed:
-            error = self._pieces.error(piece)
-        else:
-            try:
-                return enumerate(values_of(piece), index)
-            except Exception as failure:  # noqa: BLE001 - whatever the user's classes do
-                error = failure
-                last = index + piece.items - 1
-                error.add_note(
-                    f"The results of inputs {index} to {last} came together: one cannot be unpickled here."
-                )
+            return self._failed(index, self._pieces.error(piece))
+        values = values_of(piece)
+        if Lost not in {*map(type, values)}:
+            return enumerate(values, index)
+        return self._each(index, values)
+
+    def _each(self, index: int, values: list[Any]) -> Iterator[tuple[int, Any]]:
+        for at, value in enumerate(values, index):
+            if type(value) is Lost:
+                yield from self._failed(at, unloadable(value, at))
+            else:
+                yield at, value
+
+    def _failed(self, index: int, error: BaseException) -> Iterator[tuple[int, Any]]:
         if self._on_error == "raise":
             self.close()
             raise error
-        return iter([(index + at, error) for at in range(piece.items)] if self._on_error == "yield" else [])
+        return iter([(index, error)] if self._on_error == "yield" else [])
 
     def close(self) -> None:
         """Stop the run: nothing more comes."""
@@ -152,6 +157,13 @@ class Results(Iterator[tuple[int, Any]], Generic[R]):
 
 
 def values_of(piece: Piece) -> list[Any]:
-    """The values of a piece that has not failed."""
-    values: list[Any] = payloads.load(piece.payload)
+    """The values of a piece that has not failed; a `Lost` for one that cannot be rebuilt."""
+    values = payloads.load_each(piece.payload)
     return values if len(values) == piece.items else values[piece.skip : piece.skip + piece.items]
+
+
+def unloadable(lost: Lost, index: int) -> Exception:
+    """Why the result of an input cannot be rebuilt here."""
+    error = lost.error
+    error.add_note(f"Input {index} of the pipeline's run was done; this was raised here, from its result.")
+    return error
