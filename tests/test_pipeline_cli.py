@@ -168,11 +168,17 @@ def test_joins(world: World) -> None:
     own = ("--workers", "2")
     fold = begin(world, "work.py:number", "n.txt", "--fold", "work.py:add", "--window", "50", *own)
     then = begin(world, "work.py:upper", "in.txt", "--then", "work.py:join", *own)
-    fails = begin(world, "work.py:number", "in.txt", "--fold", "work.py:add", *own)
-    assert [one.wait() for one in (fold, then, fails)] == [0, 0, 1]
-    assert (fold.out, then.out, fails.out) == ("499500\n", "A-B-C\n", "")
-    assert len(complaints(fails)) == 1
-    assert re.match(r"zmqtasks: ValueError: invalid literal", complaints(fails)[0])
+    fails = begin(world, "work.py:number", *own, "--then", "work.py:join", ":::", "1", "x", "3")
+    dies = begin(world, "work.py:harms", *own, "--fold", "work.py:add", ":::", "a", "b", "poison")
+    assert [one.wait() for one in (fold, then, fails, dies)] == [0, 0, 1, 1]
+    assert (fold.out, then.out, fails.out, dies.out) == ("499500\n", "A-B-C\n", "", "")
+    assert complaints(fails) == [
+        """zmqtasks: input 1, "x": ValueError: invalid literal for int() with base 10: 'x'"""
+    ]
+    assert len(complaints(dies)) == 1
+    assert complaints(dies)[0].startswith(
+        'zmqtasks: input 2, "poison": zmqtasks.errors.WorkerLost: task of this input'
+    )
 
 
 def test_what_tasks_print_is_no_result(world: World) -> None:

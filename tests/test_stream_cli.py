@@ -20,6 +20,7 @@ import pytest
 
 import zmqtasks
 from zmqtasks.cli import main, streaming
+from zmqtasks.errors import InputFailed
 from zmqtasks.stream.batch import Batch, unpack
 
 WORK = """
@@ -383,6 +384,22 @@ def test_what_cannot_be_joined(capfd: Captured) -> None:
     out, err = ended(capfd, "builtins:abs", *bad, "--fold", "work.py:add", code=1)
     assert out == "4\n"
     assert err.startswith("zmqtasks: input 1: a.jsonl, line 2: no JSON")
+
+
+def test_a_failed_input_of_a_join_is_named(capfd: Captured, pipeline: Pipeline) -> None:
+    class Fails(Serial):
+        def chord(self, items: Any, body: Any) -> Any:
+            for index, item in enumerate(items):
+                try:
+                    self._function(item)
+                except InputFailed as error:  # which does not know its place
+                    raise InputFailed(index, error.reason) from None
+
+    pipeline.kind = Fails
+    Path("a.jsonl").write_text('oops\n"1"\noops\n"a"\noops\n')
+    options = ["--format", "jsonl", "--on-bad-input", "skip", "--then", "work.py:join"]
+    said = complaint(capfd, "work.py:number", "a.jsonl", *options, code=1)
+    assert said == """input 3, "a": ValueError: invalid literal for int() with base 10: 'a'"""
 
 
 # ---- signals and progress ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, Self
 from zmqtasks import joins, keys
 from zmqtasks.blobs import stream_of
 from zmqtasks.core.gather import Piece
-from zmqtasks.errors import NoWorkers, TargetFailed
+from zmqtasks.errors import InputFailed, NotPicklable, NoWorkers, TargetFailed
 from zmqtasks.keys import Key
 from zmqtasks.messages import DEAD
 from zmqtasks.nodes.intake import Far
@@ -25,7 +25,7 @@ from zmqtasks.pipe import Pipe, Source, reading
 from zmqtasks.results import Feeds, Pieces
 from zmqtasks.stream.batch import Batch, Unit, pack, unpack
 from zmqtasks.stream.present import Present
-from zmqtasks.stream.rendering import Rendered
+from zmqtasks.stream.rendering import Named, Rendered
 
 STDERR = 2
 PATIENCE_S = 2.0  # after which a worker, or a sink, that is not there is spoken of
@@ -36,7 +36,7 @@ Batches = Iterator[tuple[int, list[Any]]]
 
 
 class Engine:
-    """Workers for `function`, a `Rendered` for `run_rendered`.
+    """Workers for `function`: a `Rendered` for `run_rendered`, a `Named` for the joins.
 
     `sink`: the results are written elsewhere; `key` is the key file that we go there with. `wait_workers`: after so
     many seconds without a worker, a run ends with `NoWorkers`.
@@ -110,12 +110,16 @@ class Engine:
             pieces.close()
 
     def chord(self, items: Iterable[Any], body: Callable[[list[Any]], Any]) -> Any:
-        """Run `items`, then `body` with the values in order; what it returns. `KeyboardInterrupt` if it was stopped."""
-        return joins.chord(self._begin(self._whole(items), ordered=True), body, skips=False)
+        """Run `items`, then `body` with the values in order; what it returns.
+
+        An `InputFailed` if an item fails, `KeyboardInterrupt` if it was stopped.
+        """
+        pieces = self._begin(self._whole(items), ordered=True, error_of=_failure)
+        return joins.chord(pieces, body, skips=False)
 
     def fold(self, items: Iterable[Any], step: Callable[[Any, Any], Any], initial: Any) -> Any:
-        """Run `items` and fold the values as they come; the last state. `KeyboardInterrupt` if it was stopped."""
-        pieces = self._begin(self._whole(items), ordered=False, keep=True)
+        """Run `items` and fold the values as they come; the last state. It raises what `chord` does."""
+        pieces = self._begin(self._whole(items), ordered=False, keep=True, error_of=_failure)
         return joins.fold(pieces, step, initial, window=self._pipe.window, skips=False)
 
     def _whole(self, items: Iterable[Any]) -> Source:
@@ -128,8 +132,8 @@ class Engine:
 
         return begin
 
-    def _begin(self, source: Source, *, ordered: bool, keep: bool = False) -> Pieces:
-        pieces = self._pipe.begin(source, ordered=ordered, keep=keep)
+    def _begin(self, source: Source, *, ordered: bool, **options: Any) -> Pieces:
+        pieces = self._pipe.begin(source, ordered=ordered, **options)
         self._after(PATIENCE_S, self._say_what_is_missing)
         if self._wait_workers is not None:
             self._after(self._wait_workers, self._look_for_workers)
@@ -172,7 +176,7 @@ class Engine:
         if isinstance(payload, Unheard):
             payload = self._render(payload)[1]
         elif piece.failed:
-            raise TargetFailed(f"a worker cannot run it: {_line(load_error(payload))}")
+            raise _cannot_run(load_error(payload))
         elif not payload:  # a sink has had it before
             return Batch([b""] * piece.items)
         batch = unpack(stream_of(payload))
@@ -249,6 +253,26 @@ class _Batches:
 def _items(payload: Any) -> list[Any]:
     """The inputs of a batch."""
     return [item for _index, item in load(payload)[1]]
+
+
+def _failure(index: int, payload: Any) -> BaseException:
+    """What an item of a join has failed with."""
+    if isinstance(payload, Unheard) and isinstance(payload.reason, BaseException):
+        return InputFailed(index, f": {_line(payload.reason)}")
+    if isinstance(payload, Unheard):
+        item = load(payload.task.payload)[1][payload.task.offset]
+        return Named.failed(index, item, error_of(payload.state, payload.reason, "of this input", ""))
+    error = load_error(payload)
+    if isinstance(error, InputFailed):
+        error.index = index
+        return error
+    if isinstance(error, NotPicklable):
+        return InputFailed(index, f": {error}")
+    return _cannot_run(error)
+
+
+def _cannot_run(error: BaseException) -> TargetFailed:
+    return TargetFailed(f"a worker cannot run it: {_line(error)}")
 
 
 def _key(sink: str, path: Path | None) -> Key | None:

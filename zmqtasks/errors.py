@@ -13,6 +13,7 @@ __all__ = [
     "ForeignFuture",
     "ForkedClient",
     "InputChanged",
+    "InputFailed",
     "NoWorkers",
     "NotInTask",
     "NotJson",
@@ -83,6 +84,18 @@ class ForeignFuture(ZmqTasksError, ValueError):  # noqa: N818 - says what was pa
 
 class InputChanged(ZmqTasksError, ValueError):  # noqa: N818 - says what is wrong
     """Raised by a run that resumes an output which was made from other inputs, naming the first that differs."""
+
+
+class InputFailed(ZmqTasksError):  # noqa: N818 - says what has happened
+    """Raised by `zmqtasks ventilator --then` and `--fold`: input `index` has failed; `reason` has it, and why."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(index, reason)
+        self.index = index
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"input {self.index}{self.reason}"
 
 
 class NotInTask(ZmqTasksError, RuntimeError):  # noqa: N818 - the public name

@@ -75,8 +75,15 @@ class Pipe:
         self.node.start(plan, output=output, folder=folder)
         self.close = weakref.finalize(self, _close, self.node, folder)
 
-    def begin(self, source: Source, *, ordered: bool, keep: bool = False) -> Pieces:
-        """Run what `source` feeds; the run that was on is ended."""
+    def begin(
+        self,
+        source: Source,
+        *,
+        ordered: bool,
+        keep: bool = False,
+        error_of: Callable[[int, Any], BaseException] | None = None,
+    ) -> Pieces:
+        """Run what `source` feeds; the run that was on is ended. `keep` and `error_of` as in `Pieces`."""
         if not self.close.alive:
             raise ClientClosed("this pipeline is closed")
         self.node.raise_if_forked()
@@ -84,7 +91,7 @@ class Pipe:
             before.close()
         first = self._next
         self.node.begin(first, ordered=ordered)
-        pieces = Pieces(self.node, source(self), first, keep=keep)
+        pieces = Pieces(self.node, source(self), first, keep=keep, error_of=error_of)
         self._run = weakref.ref(pieces)
         return pieces
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from zmqtasks import payload as payloads
@@ -29,7 +29,8 @@ class Feeds(Protocol):
 class Pieces(Iterator[Piece]):
     """The outcomes as they lie, neighbours together; numbers count from `first`, the run's input 0.
 
-    A piece counts in the window until it is released (`keep`) or the next one is asked for.
+    A piece counts in the window until it is released (`keep`) or the next one is asked for. `error_of`: what an input
+    has failed with, if not with what it has raised.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Pieces(Iterator[Piece]):
         first: int,
         *,
         keep: bool = False,
+        error_of: Callable[[int, Any], BaseException] | None = None,
     ) -> None:
         self.first = first
         self.release = node.release
         self._node = node
         self._feeder = feeder
         self._keep = keep
+        self._error_of = error_of
         self._taken: Iterator[Piece] = iter(())
         self._last: Piece | None = None
         self._closed = False
@@ -72,6 +75,8 @@ class Pieces(Iterator[Piece]):
     def error(self, piece: Piece) -> BaseException:
         """What an input that has failed has raised."""
         index, payload = piece.first - self.first, piece.payload
+        if self._error_of is not None:
+            return self._error_of(index, payload)
         if isinstance(payload, Unheard) and isinstance(payload.reason, BaseException):
             error = payload.reason
         elif isinstance(payload, Unheard):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from zmqtasks.errors import InputFailed
 from zmqtasks.stream.batch import Batch
 from zmqtasks.stream.inputs import Inputs
 from zmqtasks.stream.item import BadInput
@@ -117,6 +118,7 @@ class Run:
         self._engine: Engine | None = None
         self._read = 0  # in the reader's thread
         self._done = 0
+        self._left_out: list[int] = []  # of a join, inputs that could not be read
         self.failed = 0
         self.is_halted = False
 
@@ -131,17 +133,23 @@ class Run:
     def join(self, engine: Engine, body: Callable[..., Any], *, folds: bool, text: bool) -> bytes:
         """Run all of it and join the results: what the output has of that. Inputs that cannot be read are left out."""
         items = (item for first, batch in self.batches() for item in self._good(first, batch))
-        if folds:
-            state = engine.fold(items, Reduction(body), ())
-            value = state[0] if state else None
-        else:
-            value = engine.chord(items, body)
+        try:
+            if folds:
+                state = engine.fold(items, Reduction(body), ())
+                value = state[0] if state else None
+            else:
+                value = engine.chord(items, body)
+        except InputFailed as error:
+            for index in self._left_out:  # in order: those before it were not counted
+                error.index += index <= error.index
+            raise
         return value.encode() + b"\n" if text and isinstance(value, str) else as_json(value) + b"\n"
 
     def _good(self, first: int, items: list[Any]) -> Iterator[Any]:
         for index, item in enumerate(items, first):
             if type(item) is BadInput:
                 self.failed += 1
+                self._left_out.append(index)
                 sys.stderr.write(f"zmqtasks: input {index}: {item}\n")
             else:
                 yield item

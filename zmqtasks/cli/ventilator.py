@@ -313,12 +313,12 @@ def _function(
 ) -> Callable[..., Any]:
     """Return what the workers run: what a join takes is results as they are."""
     from zmqtasks.cli.target import resolve
-    from zmqtasks.stream.rendering import RenderedFunction
+    from zmqtasks.stream.rendering import Named, RenderedFunction
 
     function = resolve(target)
-    return (
-        function if joins else RenderedFunction(function, text=text, notation=notation.value, retries=retries)
-    )
+    if joins:
+        return Named(function)
+    return RenderedFunction(function, text=text, notation=notation.value, retries=retries)
 
 
 def _inputs(

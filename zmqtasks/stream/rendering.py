@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from zmqtasks import payload
-from zmqtasks.errors import CommandFailed, NotJson, NotPicklable
+from zmqtasks.errors import CommandFailed, InputFailed, NotJson, NotPicklable
 from zmqtasks.functions import name_of
 from zmqtasks.stream import batch
 from zmqtasks.stream.batch import Unit, Value
@@ -60,6 +60,32 @@ class Rendered:
         if isinstance(error, CommandFailed):  # what it had written by then is kept
             return Unit(error.stdout, error.stderr + said, True)
         return Unit(b"", said, True)
+
+
+class Named:
+    """What travels to the workers where results are joined: the function, whose failures name the input.
+
+    The index is whoever's that hears of it: it is 0 in them.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.__qualname__ = name_of(function)
+        self._function = function
+
+    def __call__(self, item: Any) -> Any:
+        """Call the function."""
+        given = brief(_encode(item))  # before the function can change it
+        try:
+            return self._function(item)
+        except BaseException as error:
+            asked = getattr(error, "error", error)  # for another attempt: which is not the function's affair
+            reason = error if isinstance(error, Exception) or not isinstance(asked, Exception) else asked
+            raise InputFailed(0, f", {given}: {_said(reason)}") from error
+
+    @staticmethod
+    def failed(index: int, item: Any, error: BaseException) -> InputFailed:
+        """What an item fails with that something befell elsewhere."""
+        return InputFailed(index, f", {brief(written(item))}: {_said(error)}")
 
 
 class RenderedFunction(Rendered):
