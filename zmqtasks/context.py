@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from zmqtasks import wire
 from zmqtasks.calls import Calls
@@ -13,8 +13,11 @@ from zmqtasks.core.parcels import BASE_MASK
 from zmqtasks.errors import NotInTask, ZmqTasksError
 from zmqtasks.nodes import child
 from zmqtasks.nodes.upstream import upstream
-from zmqtasks.nodes.verdict import Item, again
+from zmqtasks.nodes.verdict import Instead, Item, again
 from zmqtasks.submitter import Submitter
+
+if TYPE_CHECKING:
+    from zmqtasks.flow import Workflow
 
 T = TypeVar("T")
 
@@ -77,6 +80,13 @@ class Context:
         if delay is not None and not 0 <= delay < float("inf"):
             raise ValueError(f"delay is seconds or a timedelta, 0 or more, not {delay!r}")
         raise again(delay, exc, sys.exception())
+
+    def replace(self, workflow: Workflow) -> NoReturn:
+        """End this task, and have `workflow` take its place: what that comes to is what this task comes to.
+
+        What it raises passes every `except Exception`. Nothing of this task waits: its worker goes on to others.
+        """
+        raise Instead(self.client.run_instead(workflow, self._process.running_id(self._item)))
 
     def progress(self, done: float, total: float | None = None, message: str = "", **meta: Any) -> None:
         """Say how far the task is: its future shows the last word. Ten a second go out, and the last one always."""

@@ -193,10 +193,16 @@ class Segments(Sequence[Any]):
         return self._arrays[at][index - self._firsts[at]]
 
 
-def feed(host: Any, plan: Plan, future: Future[Any]) -> None:
-    """Submit what is planned, and then the members of open joins as they come; `future` is the workflow's."""
+def feed(host: Any, plan: Plan, future: Future[Any], instead: dict[int, int] | None = None) -> None:
+    """Submit what is planned, and then the members of open joins as they come; `future` is the workflow's.
+
+    `instead`: by its id, that of the running task whose place it takes.
+    """
     feeds = _feeds(host, plan)
-    host.submit_all(plan.take())
+    if instead is None:
+        host.submit_all(plan.take())
+    else:
+        host.submit_all(plan.take(), instead)
     try:
         while feeds:
             more = feeds[-1].batch(plan)

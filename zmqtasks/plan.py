@@ -70,12 +70,12 @@ class Plan:
         # The options that were made last, after what they were made of: mostly they are asked for again.
         self._made: tuple[Any, Mapping[str, Any], Options] = (None, _NO_OPTIONS, options)
 
-    def root(self, workflow: Workflow) -> Future[Any]:
-        """Make the tasks of a whole workflow; the future of its outcome."""
+    def root(self, workflow: Workflow, *, heard: bool = True) -> Future[Any]:
+        """Make the tasks of a whole workflow; the future of its outcome, which hears of it if it is to be `heard`."""
         id_ = self._host.ids.next()
         last = _last(workflow)
         future: Future[Any] = (Joined if last.kind in ("group", "map") else Future)(self._host, id_)
-        self.make([Step(workflow, id_, id_, face=future)])
+        self.make([Step(workflow, id_, id_, face=future if heard else None)])
         return future
 
     def take(self) -> list[Task]:

@@ -18,6 +18,7 @@ from zmqtasks.options import DEFAULT_OPTIONS, Options
 
 if TYPE_CHECKING:
     from zmqtasks.flow import Workflow
+    from zmqtasks.plan import Plan
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,15 +68,28 @@ class Submitter(concurrent.futures.Executor):
         as they can be run; what it raises is raised here, and cancels the workflow.
         """
         from zmqtasks.header import feed
+
+        plan = self._plan(workflow)
+        future = plan.root(workflow)
+        feed(self._host, plan, future)
+        return future
+
+    def run_instead(self, workflow: Workflow, id_: int) -> int:
+        """The same for a running task, whose outcome that of the workflow will be; the id of that one."""
+        from zmqtasks.header import feed
+
+        plan = self._plan(workflow)
+        future = plan.root(workflow, heard=False)
+        feed(self._host, plan, future, {future.number: id_})
+        return future.number
+
+    def _plan(self, workflow: Workflow) -> Plan:
         from zmqtasks.plan import Plan
 
         if not hasattr(workflow, "to_mermaid"):
             raise TypeError(f"what is run is a signature or a workflow, not {workflow!r:.80}")
         self._host.raise_if_unusable()
-        plan = Plan(self._host, self._calls, self._options)
-        future = plan.root(workflow)
-        feed(self._host, plan, future)
-        return future
+        return Plan(self._host, self._calls, self._options)
 
     def map(
         self,

@@ -33,6 +33,14 @@ class Again(BaseException):
         self.error = error
 
 
+class Instead(BaseException):
+    """What `current().replace()` raises, as `Again` is raised: the outcome of `id` is to be this task's."""
+
+    def __init__(self, id_: int) -> None:
+        super().__init__("the task has another one take its place")
+        self.id = id_
+
+
 class Verdicts:
     """Judges the failures of one child's tasks. `runners`: globals of what calls them, left out of tracebacks."""
 
@@ -48,6 +56,9 @@ class Verdicts:
         `at`: the item of the span that failed. What nobody wants any more is not asked for again.
         """
         more = item[4]
+        span = more is not None and more.count > 0
+        if isinstance(error, Instead):
+            return b"", Ask(item[0], at if span else -1, instead=error.id)
         rule = more.options.retry if more is not None and more.options is not None else None
         delay, asks, trouble = None, False, ""
         if isinstance(error, Again):
@@ -62,7 +73,6 @@ class Verdicts:
         payload = failure(error, name, self._runners, log)
         if not (asks and wanted):
             return payload, True
-        span = more is not None and more.count > 0
         return payload, Ask(item[0], at if span else -1, delay, _line(error))
 
     def _of_rule(self, rule: RetryRule) -> tuple[Any, Any]:
