@@ -420,6 +420,8 @@ def test_a_signal_stops_it_and_the_rest_can_be_done(capfd: Captured, pipeline: P
     err = ended(capfd, "work.py:upper", "many.txt", "-o", "out.jsonl", code=143)[1]
     assert len(results()) == 1000
     assert err.endswith("INFO the same command with --resume does the rest\n")
+    err = ended(capfd, "work.py:upper", "many.txt", "-o", os.devnull, code=143)[1]
+    assert "--resume" not in err, "there is nothing to go on with"
     pipeline.kind = Serial
     ended(capfd, "work.py:upper", "many.txt", "-o", "out.jsonl", "--resume")
     assert len(results()) == 5000

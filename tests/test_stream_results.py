@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqtasks.errors import InputChanged, OutputFailed, UnusableFile
+from zmqtasks.stream.compression import codec_of, inflated
 from zmqtasks.stream.inputs import Files
 from zmqtasks.stream.item import BadInput
 from zmqtasks.stream.present import Line, Present
@@ -143,10 +144,52 @@ def test_compressed_output_is_whole_after_each_write(path: Path) -> None:
             output.write(b"%d\n" % number)
             assert gzip.decompress(gz.read_bytes()) == b"0\n1\n2\n"[: 2 * number + 2]
     assert next(Files([gz]).batches()) == (0, ["0"])
-    with pytest.raises(
-        UnusableFile, match=r"^cannot resume '.*\.gz', which is compressed: leave that to the end$"
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+@pytest.mark.parametrize("torn", [0, 1, 3, 20], ids=lambda torn: f"{torn} bytes torn off")
+def test_compressed_output_is_gone_on_with(path: Path, ending: str, torn: int) -> None:
+    if ending == "zst":
+        pytest.importorskip("zstandard")
+    path = path.with_suffix(f".{ending}")
+    items = ["a", "b", "c", "d"]
+    first, failed, *rest = lines(items)
+    with Output(path) as output:
+        output.write(first + failed)
+        size = path.stat().st_size
+        output.write(rest[0])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - torn])
+    with Output(path, resume=True) as output:
+        assert (output.cut, output.failed) == (0 if not torn else len(whole) - torn - size, 1)
+        done = 3 if not torn else 2
+        assert list(output.present.remaining([(0, items)])) == [(done, items[done:])]
+        output.write(b"".join(rest[done - 2 :]))
+    path.write_bytes(path.read_bytes() + b"\0" * 5)  # as a file system may, after a crash
+    with Output(path, resume_failed=True) as output:
+        assert (output.cut, output.taken_out) == (5, 1)
+        assert list(output.present.remaining([(0, items)])) == [(1, ["b"])]
+        output.write(failed)
+    codec = codec_of(str(path))
+    assert codec is not None
+    assert b"".join(inflated([path.read_bytes()], codec)) == b"".join([first, *rest, failed])
+
+
+def test_a_compressed_output_that_cannot_be_cut_is_left_alone(path: Path) -> None:
+    gz = path.with_suffix(".gz")
+    whole = gzip.compress(b"".join(lines(["a"])))
+    for data, said in (
+        (
+            gzip.compress(b'{"index": 0, "inp'),
+            "its last line is torn, and is compressed with those before it",
+        ),
+        (whole + b"nonsense", f"it is damaged after {len(whole)} bytes: "),
     ):
-        Output(gz, resume=True)
+        gz.write_bytes(data)
+        with pytest.raises(UnusableFile) as caught:
+            Output(gz, resume=True)
+        assert str(caught.value).startswith(f"cannot resume '{gz}': {said}")
+        assert gz.read_bytes() == data
 
 
 def test_zstandard_too(path: Path) -> None:

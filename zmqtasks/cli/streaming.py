@@ -196,7 +196,8 @@ class Run:
 def tell(output: Output) -> None:
     """Say what was found in an output that is gone on with."""
     if output.cut:
-        _log.warning("%s: the last line was torn (%d bytes), and is cut off", output.path, output.cut)
+        what = "end" if output.is_compressed else "last line"
+        _log.warning("%s: the %s was torn (%d bytes), and is cut off", output.path, what, output.cut)
     if len(output.present) or output.taken_out:
         again = f", {output.taken_out} failures are done again" if output.taken_out else ""
         _log.info("%s: %d results are there%s", output.path, len(output.present), again)

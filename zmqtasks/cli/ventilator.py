@@ -287,7 +287,7 @@ def ventilator(
     if signals.code or run.is_halted:
         if sink is not None:
             _log.info("the same command does the rest, and its sink with --resume")
-        elif out.path != "-" and not joins:
+        elif out.can_be_resumed and not joins:
             _log.info("the same command with --resume does the rest")
     raise typer.Exit(signals.code or (Exit.FAILED if failed else Exit.FINE))
 

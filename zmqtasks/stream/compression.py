@@ -54,6 +54,31 @@ def inflated(blocks: Iterable[bytes], codec: Codec) -> Iterator[bytes]:
         raise EOFError("it ends within compressed data")
 
 
+def whole_bytes(blocks: Iterable[bytes], codec: Codec) -> int:
+    """How many bytes of compressed blocks are whole members; an `EOFError` where something else follows one.
+
+    A member that is cut off at the end is not counted, nor is padding.
+    """
+    inflater: Any = None
+    at = end = 0
+    for block in blocks:
+        at += len(block)
+        while block:
+            if inflater is None:
+                if not block.strip(b"\0"):
+                    break
+                inflater = codec.decompressor()
+            try:
+                inflater.decompress(block)
+            except codec.error as error:
+                raise EOFError(f"after {end} bytes: {error}") from None
+            block = b""  # noqa: PLW2901 - what is left of it
+            if inflater.eof:
+                block, inflater = inflater.unused_data, None  # noqa: PLW2901
+                end = at - len(block)
+    return end
+
+
 def _zstandard(path: str) -> Codec:
     if sys.version_info >= (3, 14):
         from compression import zstd

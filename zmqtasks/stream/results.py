@@ -9,15 +9,19 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from typing import Self
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import islice
+from typing import IO, Self
 
 import msgspec
 
 from zmqtasks.errors import OutputFailed, UnusableFile
-from zmqtasks.stream.compression import codec_of
+from zmqtasks.stream.compression import READ_BYTES, codec_of, inflated, whole_bytes
 from zmqtasks.stream.present import Line, Present, parsed
 
 _STDOUT = 1
+KEPT_LINES = 10_000  # that are copied at a time
 
 
 class Output:
@@ -29,7 +33,7 @@ class Output:
     order, if so. An `UnusableFile` for what is in the way.
 
     A compressed file is written as one member (of gzip) or frame (of Zstandard) a write, which other programs read as
-    one file. It cannot be resumed: a torn line in it has no place to be cut at.
+    one file. What is torn and cut off there is the last of those, whatever lines were in it.
     """
 
     def __init__(
@@ -50,8 +54,7 @@ class Output:
         resumes = resume or resume_failed
         if resumes and self.path == "-":
             raise UnusableFile("to resume needs an output file: -o FILE")
-        if resumes and self._codec:
-            raise UnusableFile(f"cannot resume '{self.path}', which is compressed: leave that to the end")
+        self._is_file = False
         if self.path == "-":
             self._file = _STDOUT
             return
@@ -67,6 +70,16 @@ class Output:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether what was written can be gone on with."""
+        return self._is_file
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether what is written to it is."""
+        return self._codec is not None
 
     def __enter__(self) -> Self:
         return self
@@ -120,24 +133,53 @@ class Output:
         """See what the file has, and make it end after a line."""
         if not self._is_file:
             raise UnusableFile(f"cannot resume '{self.path}', which is no file")
-        with open(self.path, "rb") as file:  # noqa: PTH123 - a text
-            end = 0
-            for number, text in enumerate(file, 1):
-                if not text.endswith(b"\n"):
-                    self.cut = len(text)
-                    break
-                end += len(text)
-                line = parsed(self.path, number, text)
-                if without_failed and line.error is not msgspec.UNSET:
-                    self.taken_out += 1
-                else:
-                    self._keep(number, line)
+        end = self._whole_bytes()
+        self.cut = os.fstat(self._file).st_size - end
+        for number, text in enumerate(self._texts(end), 1):
+            line = parsed(self.path, number, text)
+            if without_failed and line.error is not msgspec.UNSET:
+                self.taken_out += 1
+            else:
+                self._keep(number, line)
         if self.taken_out:
             self._in_no_order(f"{self.taken_out} of it are to be done again")
         if self.taken_out:
-            self._take_out()
+            self._take_out(end)
         elif self.cut:
             os.ftruncate(self._file, end)
+
+    def _whole_bytes(self) -> int:
+        """How much of the file is there before what is torn."""
+        with open(self.path, "rb") as file:  # noqa: PTH123 - a text
+            if self._codec is not None:
+                try:
+                    return whole_bytes(_blocks(file), self._codec)
+                except EOFError as error:
+                    raise UnusableFile(f"cannot resume '{self.path}': it is damaged {error}") from None
+            at = file.seek(0, os.SEEK_END)
+            while at:
+                start = max(0, at - READ_BYTES)
+                file.seek(start)
+                if (found := file.read(at - start).rfind(b"\n")) >= 0:
+                    return start + found + 1
+                at = start
+            return 0
+
+    def _texts(self, end: int) -> Iterator[bytes]:
+        """The lines of so many of its bytes."""
+        with open(self.path, "rb") as file:  # noqa: PTH123 - a text
+            blocks = _blocks(file, end)
+            rest: list[bytes] = []
+            for block in inflated(blocks, self._codec) if self._codec is not None else blocks:
+                for text in BytesIO(block):
+                    rest.append(text)
+                    if text.endswith(b"\n"):
+                        yield b"".join(rest)
+                        rest.clear()
+            if rest:
+                raise UnusableFile(
+                    f"cannot resume '{self.path}': its last line is torn, and is compressed with those before it"
+                )
 
     def _keep(self, number: int, line: Line) -> None:
         if line.index != len(self.present) + self.taken_out:
@@ -150,17 +192,21 @@ class Output:
         if self._ordered:
             raise UnusableFile(self.disorder)
 
-    def _take_out(self) -> None:
+    def _take_out(self, end: int) -> None:
         """Put a file without failures in the place of this one; until it is whole, this one is there."""
         path = os.path.realpath(self.path)  # what a link leads to is replaced, not the link
         beside = f"{path}.resumed"
         old = self._file
         try:
-            with open(path, "rb") as file, open(beside, "wb") as kept:  # noqa: PTH123 - a text
+            with open(beside, "wb") as kept:  # noqa: PTH123 - a text
                 fcntl.flock(kept, fcntl.LOCK_EX)  # before it has the name that others look at
-                for number, text in enumerate(file, 1):
-                    if text.endswith(b"\n") and parsed(path, number, text).error is msgspec.UNSET:
-                        kept.write(text)
+                good = (
+                    text
+                    for number, text in enumerate(self._texts(end), 1)
+                    if parsed(path, number, text).error is msgspec.UNSET
+                )
+                while lines := b"".join(islice(good, KEPT_LINES)):
+                    kept.write(self._codec.compress(lines) if self._codec is not None else lines)
                 kept.flush()
                 os.fchmod(kept.fileno(), stat.S_IMODE(os.fstat(old).st_mode))
                 os.fsync(kept.fileno())
@@ -169,3 +215,11 @@ class Output:
         except OSError as error:
             raise UnusableFile(f"cannot take the failures out of '{self.path}': {error.strerror}") from None
         os.close(old)
+
+
+def _blocks(file: IO[bytes], end: int | None = None) -> Iterator[bytes]:
+    """Read a file, or so much of it."""
+    left = READ_BYTES if end is None else end
+    while left and (block := file.read(min(READ_BYTES, left))):
+        left -= 0 if end is None else len(block)
+        yield block
