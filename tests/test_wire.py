@@ -159,7 +159,7 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         ),
         "enter": (
             wire_message(visit.Enter("client", "n", 1, "3.12", "session", 2, pid=9, host="h")),
-            "9da5656e746572a6636c69656e74a16e01a4332e3132a773657373696f6e02c3009090a16809",
+            "9ea5656e746572a6636c69656e74a16e01a4332e3132a773657373696f6e02c3009090a1680980",
         ),
         "welcome": (
             wire_message(visit.Welcome("cluster", 7, -1, 4, 0.5)),

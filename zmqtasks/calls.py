@@ -134,18 +134,7 @@ class Calls:
 
     def rule(self, retry: Retry) -> RetryRule:
         """`retry` as it travels, its classes pickled."""
-        if not isinstance(retry, Retry):
-            raise TypeError(f"retry is a zmqtasks.Retry, not {retry!r}")
-        on, not_on = retry.on, retry.not_on
-        classes: payloads.Payload = b""
-        if (on, not_on) != (Retry().on, Retry().not_on):
-            classes, _ = self._pack((on, not_on), None)
-        if not isinstance(classes, bytes):
-            raise NotPicklable("the classes of a Retry hold a large buffer")
-        on_limit = issubclass(TimeLimitExceeded, on) and not issubclass(TimeLimitExceeded, not_on)
-        seconds = (float(retry.delay), float(retry.factor), float(retry.max_delay))  # type: ignore[arg-type]  # made so in Retry
-        deadline: Any = retry.deadline
-        return RetryRule(retry.max, *seconds, retry.jitter, deadline, classes, on_limit)
+        return rule_of(retry, lambda classes: self._pack(classes, None)[0])
 
     def function(self, fn: Callable[..., Any]) -> bytes:
         """A function, whatever it captures, as bytes."""
@@ -217,3 +206,19 @@ def rows(iterables: Iterable[Iterable[Any]]) -> list[Any]:
     """The arguments of a `map`: of several iterables, tuples."""
     first, *others = iterables
     return list(zip(first, *others, strict=False)) if others else list(first)
+
+
+def rule_of(retry: Retry, pack: Callable[[Any], payloads.Payload]) -> RetryRule:
+    """`retry` as it travels, its classes pickled by `pack`."""
+    if not isinstance(retry, Retry):
+        raise TypeError(f"retry is a zmqtasks.Retry, not {retry!r}")
+    on, not_on = retry.on, retry.not_on
+    classes: payloads.Payload = b""
+    if (on, not_on) != (Retry().on, Retry().not_on):
+        classes = pack((on, not_on))
+    if not isinstance(classes, bytes):
+        raise NotPicklable("the classes of a Retry hold a large buffer")
+    on_limit = issubclass(TimeLimitExceeded, on) and not issubclass(TimeLimitExceeded, not_on)
+    seconds = (float(retry.delay), float(retry.factor), float(retry.max_delay))  # type: ignore[arg-type]  # made so in Retry
+    deadline: Any = retry.deadline
+    return RetryRule(retry.max, *seconds, retry.jitter, deadline, classes, on_limit)

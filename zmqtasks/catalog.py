@@ -25,6 +25,7 @@ class Catalog:
         self._by_digest: dict[bytes, Function] = {}
         self._inline: dict[str, Function] = {}  # by name
         self._registered: dict[str, Function] = {}  # by name
+        self.names: dict[int, str] = {}  # of those that workers have registered
         self._adopted = 0  # numbers are not given twice
 
     def adopt(self, name: str, data: bytes | None) -> Function:
@@ -35,6 +36,8 @@ class Catalog:
             self._adopted += 1
             found = place[key] = Function(self._adopted, name, data)
             self.by_number[found.number] = found
+            if place is self._registered:
+                self.names[found.number] = name
         return found
 
     def drop(self, number: int) -> None:
@@ -42,6 +45,7 @@ class Catalog:
         function = self.by_number.pop(number)
         place, key = self._place(function.name, function.data)
         del place[key]
+        self.names.pop(number, None)
 
     def _place(self, name: str, data: bytes | None) -> tuple[dict[Any, Function], Any]:
         if data:

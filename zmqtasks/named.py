@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any, SupportsIndex
 
@@ -41,16 +42,42 @@ def is_found(obj: Any) -> bool:
     return found is obj
 
 
-TASKS: dict[str, Callable[..., Any]] = {}  # of the app that this process, a worker's child, was started with
+_app: list[Any] = []  # of this process, a worker's child
+_trouble = ""  # why there is none
+
+
+def register(place: str) -> None:
+    """Import the app at module:attribute, if there is one: its tasks are known by their names here.
+
+    What that raises is written to standard error, and is why its tasks fail: it ran well where the worker started.
+    """
+    global _trouble
+    if not place:
+        return
+    module, _, attributes = place.partition(":")
+    try:
+        app: Any = import_module(module)
+        for attribute in attributes.split("."):
+            app = getattr(app, attribute)
+        _app.append(app)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's module does
+        _trouble = f": importing {module!r} raised {type(error).__name__} in this process: {error}"
+        sys.excepthook(*sys.exc_info())
+
+
+def has_app() -> bool:
+    """Whether this process was told to import one."""
+    return bool(_app or _trouble)
 
 
 def registered(name: str) -> Callable[..., Any]:
     """The task that this process has under `name`."""
-    if (task := TASKS.get(name)) is None:
-        raise unknown(name, TASKS)
+    tasks: Mapping[str, Callable[..., Any]] = _app[0].tasks if _app else {}
+    if (task := tasks.get(name)) is None:
+        raise unknown(name, tasks, _trouble)
     return task
 
 
-def unknown(name: str, known: Iterable[str]) -> UnknownTask:
+def unknown(name: str, known: Iterable[str], trouble: str = "") -> UnknownTask:
     """The error for a name that is not among the `known`."""
-    return UnknownTask(f"there is no task {name!r} here{close_to(name, known)}")
+    return UnknownTask(f"there is no task {name!r} here{trouble or close_to(name, known)}")

@@ -121,6 +121,18 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
         options.check()
         return options
 
+    def over(self, given: Options) -> Options:
+        """These before `given`: what is as nobody has said is as it is there."""
+        said = {
+            name: value
+            for name in self.__struct_fields__
+            if (value := getattr(self, name)) != getattr(DEFAULT_OPTIONS, name)
+        }
+        options: Options = msgspec.structs.replace(given, **said)
+        if options.expires is not None and options.countdown >= options.expires:  # of different origin
+            options = msgspec.structs.replace(options, expires=self.expires)
+        return options
+
     def check(self) -> None:
         """Raise `ValueError` for what is out of its range."""
         if type(self.priority) is not int or not 0 <= self.priority <= PRIORITY_MAX:

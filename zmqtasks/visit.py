@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from zmqtasks.messages import Accepted
+from zmqtasks.options import Options
 
 PROTOCOL = 1  # its version: who speaks another is refused
 
@@ -16,7 +17,8 @@ class Enter(msgspec.Struct, array_like=True, tag="enter"):
 
     `session` is a client's own word for itself, `got` how many `Settled` it has had. `python` is "3.12". A node takes
     the queues that match `queues` and do not match `excluded`, patterns as in `fnmatch`; `slots` is 0 for a client.
-    `patient`: where the queue is full, the client's tasks wait before it, and are not refused.
+    `patient`: where the queue is full, the client's tasks wait before it, and are not refused. `tasks`: what the node
+    has registered, by name, with the options that hold where a submit does not say otherwise.
     """
 
     role: str
@@ -31,6 +33,7 @@ class Enter(msgspec.Struct, array_like=True, tag="enter"):
     excluded: list[str] = []
     host: str = ""
     pid: int = 0
+    tasks: dict[str, Options] = {}
 
 
 class Welcome(msgspec.Struct, array_like=True, tag="welcome"):

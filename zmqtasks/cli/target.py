@@ -34,9 +34,13 @@ def resolve(target: str) -> Callable[..., Any]:
     place, colon, attributes = target.rpartition(":")
     if not (colon and place and all(attributes.split("."))):
         raise TargetError(f"a target is 'module:function' or 'file.py:function', not {target!r}")
+    return _attribute(module_at(place), place, attributes)
+
+
+def module_at(place: str) -> ModuleType:
+    """Import a module, or a file that ends in .py."""
     _put_first(Path.cwd())
-    module = _file(Path(place)) if place.endswith(".py") else _imported(place, place)
-    return _attribute(module, place, attributes)
+    return _file(Path(place)) if place.endswith(".py") else _imported(place, place)
 
 
 def _file(path: Path) -> ModuleType:

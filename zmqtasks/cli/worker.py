@@ -30,6 +30,7 @@ def _children(text: str | int) -> int:
 
 
 def worker(
+    context: typer.Context,
     broker: Annotated[
         str,
         typer.Argument(
@@ -47,6 +48,16 @@ def worker(
         ),
     ] = None,
     key: KeyFile = None,
+    app: Annotated[
+        str | None,
+        typer.Option(
+            "-A",
+            "--app",
+            metavar="MODULE:APP",
+            help="Import this app, and run its tasks for those who know their names; file.py:app, too.",
+            show_default=False,
+        ),
+    ] = None,
     concurrency: Annotated[
         int | None,
         typer.Option(
@@ -92,6 +103,8 @@ def worker(
 
     On another, with the key file copied there: zmqtasks worker tcp://HOST:5555 --key worker.key
 
+    With the tasks of an app: zmqtasks worker -A shop:app
+
     Tasks find the modules of the directory that it is started in. What tasks print is here. The first TERM or Ctrl-C
     finishes what runs and gives back the rest, the second gives back all, as QUIT does; USR1 prints stacks.
     """
@@ -105,11 +118,24 @@ def worker(
     log_to_stderr(log_level)
     here = str(Path.cwd())
     sys.path[:] = [here, *(entry for entry in sys.path if entry not in ("", here))]
+    found = None
+    if app is not None:
+        from zmqtasks.cli.apps import find
+
+        if ventilator is not None:
+            raise typer.BadParameter("is for a broker's worker, not for a pipeline's", param_hint="-A")
+        found = find(app)
+        sys.path[:] = found.path
+        source = context.get_parameter_source("broker")
+        if found.broker and source is not None and source.name == "DEFAULT":
+            broker = address(found.broker)
     broker = ventilator or broker
     own = None
     if not broker.startswith("ipc:"):
         own = load(str(key) if key else None, "worker", keypair, address=broker)
     plan = Plan(concurrency or cpus(), cpus(), name, names(queues), names(exclude), burst, shutdown_timeout)
+    if found is not None:
+        plan = plan._replace(app=found.place, tasks=found.tasks)
     working = Worker(broker, own, plan)
     promise = (
         f"the worker finishes what runs, in {shutdown_timeout:g} s at the latest, and gives back the rest"

@@ -1,33 +1,36 @@
 """Lanes: what a task needs of a worker, and who has that. A lane is a queue's name and a minor version of Python.
 
-Functions travel as bytecode, which only the Python that made it can run.
+Functions travel as bytecode, which only the Python that made it can run. A task that is known by its name runs where it
+is registered, in whatever Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 
 class Lane(NamedTuple):
-    """A queue, for workers of one Python."""
+    """A queue, for workers of one Python, or for those that have registered `task`."""
 
     queue: str
     python: str
+    task: str = ""
 
 
 class Taker(NamedTuple):
-    """A node: its Python, and patterns of the queues that it takes (none: all) and of those that it does not."""
+    """A node: its Python, patterns of the queues that it takes (none: all) and of those that it does not, its tasks."""
 
     python: str
     queues: Sequence[str]
     excluded: Sequence[str]
+    tasks: Container[str] = ()
 
     def takes(self, lane: Lane) -> bool:
         """Whether it can run what is in `lane`."""
         return (
-            self.python == lane.python
+            (lane.task in self.tasks if lane.task else self.python == lane.python)
             and (not self.queues or any(fnmatchcase(lane.queue, pattern) for pattern in self.queues))
             and not any(fnmatchcase(lane.queue, pattern) for pattern in self.excluded)
         )
@@ -40,9 +43,8 @@ class Lanes:
         self._numbers: dict[Lane, int] = {}
         self.by_number: list[Lane] = []
 
-    def number(self, queue: str, python: str) -> tuple[int, bool]:
-        """The lane of that queue and Python, and whether it is new: then those who take it have to be told."""
-        lane = Lane(queue, python)
+    def number(self, lane: Lane) -> tuple[int, bool]:
+        """The number of `lane`, and whether it is new: then those who take it have to be told."""
         number = self._numbers.get(lane)
         if number is not None:
             return number, False

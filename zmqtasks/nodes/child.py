@@ -371,9 +371,9 @@ RUNNING: Child | None = None  # this process, if it is a child
 
 
 def main(
-    data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int]
+    data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int], app: str = ""
 ) -> NoReturn:
-    """Be a child on these sockets until the host closes or is gone."""
+    """Be a child on these sockets until the host closes or is gone, with the tasks of `app`."""
     global RUNNING
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable(all_threads=False)
@@ -385,6 +385,7 @@ def main(
     RUNNING = child = Child(data, control, claim, log_level, cluster)
     threading.Thread(target=child.serve, name="zmqtasks-service", daemon=True).start()
     try:
+        loaded.register(app)
         child.run()
     except (Closed, OSError):
         os._exit(0)

@@ -33,13 +33,14 @@ class Children:
         cluster_id: str,
         later: str,
         first_session: int = 0,
+        app: str = "",
     ) -> None:
         self.by_peer: dict[int, ChildLink] = {}
         self._pool = Pool(workers)
         self._loop = loop
         self._functions = functions
         self._links: dict[int, tuple[ChildLink, Link]] = {}  # by descriptor
-        self._crew = Crew(workers, cpus, cluster_id, later, first_session)
+        self._crew = Crew(workers, cpus, cluster_id, later, first_session, app)
         loop.watch(self._crew)
         for relay in self._crew.relays:
             if relay is not None:

@@ -63,21 +63,24 @@ class ChildLink:
 class Crew:
     """The fork server and its children. `later`: a module that tasks may need, not imported before the first run.
 
-    `first_session`: what the children submit has ids of the sessions from there on.
+    `first_session`: what the children submit has ids of the sessions from there on. `app`: module:attribute of an app,
+    which they import.
     """
 
-    def __init__(self, workers: int, cpus: int, cluster_id: str, later: str, first_session: int = 0) -> None:
+    def __init__(
+        self, workers: int, cpus: int, cluster_id: str, later: str, first_session: int = 0, app: str = ""
+    ) -> None:
         self._first_session = first_session
         self.children: dict[int, ChildLink] = {}  # by index
         self._next_peer = 1
         self._old: list[Claims] = []  # of fork servers that are gone
-        self._about = (workers, cpus, cluster_id, later)
+        self._about = (workers, cpus, cluster_id, later, app)
         self.relays = relays()
         self._link, self._server, self._claims = self._launch()
 
     def _launch(self) -> tuple[socket.socket, subprocess.Popen[bytes], Claims]:
         """Start a fork server; the children it will have write to a page of their own."""
-        workers, cpus, cluster_id, later = self._about
+        workers, cpus, cluster_id, later, app = self._about
         threads = str(max(1, cpus // workers))
         path = [entry for entry in sys.path if isinstance(entry, str)]  # type: ignore[redundant-expr]  # anybody writes to it
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
@@ -85,7 +88,7 @@ class Crew:
         claims = make()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log_level = logging.getLogger().getEffectiveLevel()
-        about = [str(word) for word in (theirs.fileno(), claims, log_level, cluster_id, workers, later)]
+        about = [str(word) for word in (theirs.fileno(), claims, log_level, cluster_id, workers, later, app)]
         try:
             server = subprocess.Popen(
                 [sys.executable, *flags, "-c", _BOOT, str(len(path)), *path, *about, *sys.argv],

@@ -38,14 +38,15 @@ _STANDS = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG if hasattr(os, "wai
 def main(arguments: list[str]) -> NoReturn:
     """Serve until the client closes or is gone.
 
-    Arguments: socket, claims, log level, cluster's id, workers, what to import once the first children run, *argv.
+    Arguments: socket, claims, log level, cluster's id, workers, what to import once the first children run, the app
+    that each of them imports for itself, *argv.
     """
-    link, claims, log_level, cluster_id, workers, later, *argv = arguments
+    link, claims, log_level, cluster_id, workers, later, app, *argv = arguments
     sys.argv = argv or [""]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the client decides; its end is seen at the link
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    Server(int(link), int(claims), int(log_level), (cluster_id, int(workers)), later).serve()
+    Server(int(link), int(claims), int(log_level), (cluster_id, int(workers)), later, app).serve()
 
 
 def prctl(option: int, value: int) -> None:
@@ -58,12 +59,15 @@ def prctl(option: int, value: int) -> None:
 class Server:
     """The children of one client."""
 
-    def __init__(self, link: int, claims: int, log_level: int, cluster: tuple[str, int], later: str) -> None:
+    def __init__(
+        self, link: int, claims: int, log_level: int, cluster: tuple[str, int], later: str, app: str
+    ) -> None:
         self._link = socket.socket(fileno=link)
         self._claims = Claims(claims)
         self._log_level = log_level
         self._cluster = cluster
         self._later = later
+        self._app = app
         self._pids: dict[int, int] = {}  # index by pid
         self._poll = select.poll()
         self._wake_in, self._wake_out = os.pipe()
@@ -160,9 +164,8 @@ class Server:
             if os.getppid() != server:
                 os._exit(1)
             cluster_id, workers = self._cluster
-            child.main(
-                files[0], files[1], self._claims.of(index), self._log_level, (cluster_id, peer, workers)
-            )
+            cluster = cluster_id, peer, workers
+            child.main(files[0], files[1], self._claims.of(index), self._log_level, cluster, self._app)
         except BaseException:  # noqa: BLE001 - nothing may climb into the server's loop
             sys.excepthook(*sys.exc_info())
         finally:

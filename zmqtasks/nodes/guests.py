@@ -9,13 +9,14 @@ import zmq
 
 from zmqtasks import codec, visit, wire
 from zmqtasks.core.dispatch import Dispatcher
-from zmqtasks.core.lanes import Lanes
+from zmqtasks.core.lanes import Lane, Lanes
 from zmqtasks.messages import Joined, Lost, Task
 from zmqtasks.nodes.crew import SESSIONS_MAX
 from zmqtasks.nodes.ids import SESSION_MAX
 from zmqtasks.nodes.mailbox import Mail, Mailbox
 from zmqtasks.nodes.visitor import Session, Visitor
 from zmqtasks.nodes.zap import User
+from zmqtasks.options import Options
 
 BEAT_S = 1.0  # how often a node says that it is there
 
@@ -33,6 +34,9 @@ class Guests:
         self.by_route: dict[bytes, Visitor] = {}
         self.nodes: dict[int, Visitor] = {}  # by number
         self.sessions: dict[int, Session] = {}  # by number
+        self.registered: dict[
+            str, Options
+        ] = {}  # options of tasks, as the last node with it has registered them
         self.left: list[Visitor] = []  # who have left since somebody looked
         self._away_s = away_s
         self._cluster_id = cluster_id
@@ -65,6 +69,7 @@ class Guests:
         if about.role == "worker":
             visitor.number = self._number(SESSIONS_MAX)
             self.nodes[visitor.number] = visitor
+            self.registered.update(about.tasks)
             self._join(visitor, now)
             self._tell_slots()
             _log.info("worker %s has joined: slots %d, Python %s", visitor.name, about.slots, about.python)
@@ -103,9 +108,9 @@ class Guests:
         lanes = self.lanes.of(node.taker)
         self._dispatcher.receive(node.number, Joined(node.about.slots, node=True, lanes=lanes), now)
 
-    def lane(self, queue: str, python: str, now: float) -> int:
+    def lane(self, lane: Lane, now: float) -> int:
         """The number of that lane; of a new one the nodes that take it are told to the dispatcher."""
-        number, is_new = self.lanes.number(queue, python)
+        number, is_new = self.lanes.number(lane)
         if is_new:
             for node in self.nodes.values():
                 self._join(node, now)
@@ -205,6 +210,8 @@ def objection(about: visit.Enter, user: User | None) -> str | None:
         )
     if about.role == "worker" and not 1 <= about.slots <= SESSIONS_MAX:
         return f"a worker runs 1 to {SESSIONS_MAX} tasks at a time, not {about.slots}"
+    for options in about.tasks.values():
+        options.check()
     if user is None or user.role == about.role or (user.role, about.role) == ("observer", "client"):
         return None
     return f"the key {user.name} is for a {user.role}, not for a {about.role}"

@@ -14,6 +14,7 @@ from zmqtasks.nodes.children import Children, Heard
 from zmqtasks.nodes.crew import ChildLink
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.loop import Loop
+from zmqtasks.options import Options
 
 AGAIN = "again"  # trouble that another connection ends
 BURST_S = 0.5  # with nothing to do for so long, a worker in burst mode leaves
@@ -29,6 +30,8 @@ class Plan(NamedTuple):
     excluded: list[str] = []  # noqa: RUF012 - likewise
     burst: bool = False  # leave when there is nothing to do
     shutdown_s: float = 30.0  # what a warm stop may take
+    app: str = ""  # module:attribute, which its children import
+    tasks: dict[str, Options] = {}  # noqa: RUF012 - likewise; those of the app, and their options
 
 
 class Household(ABC):
@@ -42,7 +45,7 @@ class Household(ABC):
         self.node = Node(plan.slots)
         self.given = Catalog()  # the functions of whoever is above, by their numbers
         self.children = Children(
-            loop, self.given, plan.slots, plan.cpus, cluster_id, "zmqtasks.context", first
+            loop, self.given, plan.slots, plan.cpus, cluster_id, "zmqtasks.context", first, plan.app
         )
         self._dealer = dealer
         self._beat_s = beat_s

@@ -12,6 +12,7 @@ from zmqtasks.core.results import Results
 from zmqtasks.messages import FACE, LEASED, SCHEDULED, WAITING, Task
 from zmqtasks.nodes.guests import Guests
 from zmqtasks.nodes.visitor import Visitor
+from zmqtasks.suggest import close_to
 
 LISTED_MAX = 1000
 
@@ -29,7 +30,7 @@ class Inspection:
         self._journal = journal  # what it is called
 
     def answer(self, what: str, about: dict[str, Any], now: float) -> Any:
-        """The answer to `what`: status, list (`state`, `limit`, `tags`), state, explain (`id`)."""
+        """The answer to `what`: status, list (`state`, `limit`, `tags`), state, explain (`id`), registered."""
         match what:
             case "status":
                 return self._status(now)
@@ -38,6 +39,8 @@ class Inspection:
                 return self._list(about.get("state"), int(about.get("limit", LISTED_MAX)), tags)
             case "state":
                 return self._state(int(about["id"]))
+            case "registered":
+                return self._registered()
             case "explain":
                 return self._explain(int(about["id"]))
             case _:
@@ -76,6 +79,14 @@ class Inspection:
             "heard_s_ago": round(now - peer.heard, 3) if peer is not None else None,
             "leaving": peer.leaving if peer is not None else True,
         }
+
+    def _registered(self) -> dict[str, list[str]]:
+        """Tasks by name, and the workers that have each."""
+        tasks: dict[str, list[str]] = {}
+        for node in self._guests.nodes.values():
+            for name in node.about.tasks:
+                tasks.setdefault(name, []).append(node.name)
+        return tasks
 
     def _list(self, state: str | None, limit: int, tags: dict[str, str]) -> list[dict[str, Any]]:
         tasks = chain(self._dispatcher.ledger.tasks.values(), self._results)
@@ -133,9 +144,12 @@ class Inspection:
             return f"worker {node.name if node is not None else '?'} has it"
         lane = self._guests.lanes.by_number[task.lane]
         nodes = self._guests.nodes.values()
+        if lane.task and not any(lane.task in node.about.tasks for node in nodes):
+            tasks = {name for node in nodes for name in node.about.tasks}
+            return f"waiting for a worker with -A ... that has task {lane.task!r}{close_to(lane.task, tasks)}"
         if not nodes:
             return "waiting for a worker: none is connected"
-        if not any(node.about.python == lane.python for node in nodes):
+        if not lane.task and not any(node.about.python == lane.python for node in nodes):
             here = ", ".join(sorted({node.about.python for node in nodes}))
             return f"waiting for a worker with Python {lane.python} (there are: {here})"
         if not any(node.taker.takes(lane) for node in nodes):

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks import payload as payloads
-from zmqtasks.named import registered
+from zmqtasks.named import register, registered
 
 if TYPE_CHECKING:
     from zmqtasks.messages import Value
+
+__all__ = ["Loaded", "input_of", "register"]
 
 
 class Loaded:

@@ -10,6 +10,7 @@ from zmqtasks import codec, visit, wire
 from zmqtasks.catalog import Catalog
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer
+from zmqtasks.core.lanes import Lane
 from zmqtasks.core.results import Results, known
 from zmqtasks.keys import may
 from zmqtasks.messages import QUEUED, SUCCEEDED, Answered, Cancel, Submit, Task
@@ -153,13 +154,17 @@ class Requests:
 
     def _submit(self, number: int, python: str, submit: Submit, now: float) -> int:
         lane, results = self._guests.lane, self._results
-        usual = lane("default", python, now)
+        usual = lane(Lane("default", python), now)
+        names = self._catalog.names
         if len(results):  # what is said once more may have been settled before
             submit.tasks = [task for task in submit.tasks if results.find(task.id) is None]
         items = 0
         for task in submit.tasks:
+            name = names.get(task.fn, "")
+            if name and (given := self._guests.registered.get(name)) is not None:
+                task.options = task.options.over(given)
             queue = task.options.queue
-            task.lane = usual if queue == "default" else lane(queue, python, now)
+            task.lane = usual if queue == "default" and not name else lane(Lane(queue, python, name), now)
             items += task.count
             for need in task.needs:
                 if need not in submit.known and (result := results.find(need)) is not None:

@@ -13,6 +13,7 @@ from zmqtasks.blobs import Shelf
 from zmqtasks.errors import TooDeep
 from zmqtasks.functions import Functions
 from zmqtasks.messages import QUEUED, Resumed, Task, Waiting
+from zmqtasks.named import has_app
 from zmqtasks.nodes.child import Child
 from zmqtasks.nodes.faces import Faces
 from zmqtasks.nodes.ids import Ids
@@ -24,9 +25,9 @@ class Upstream:
     """Submits by the child's data link; outcomes come by its control link, read by its service thread."""
 
     def __init__(self, child: Child) -> None:
-        self.functions = Functions()
+        self.by_value = has_app()  # other workers have not imported what this one has
+        self.functions = Functions(by_value=self.by_value)
         self.shelf = Shelf()
-        self.by_value = False
         self.cluster_id, session, self.workers = child.cluster
         self.ids = Ids(session)
         self._child = child

@@ -34,7 +34,7 @@ class Visitor:
     @property
     def taker(self) -> Taker:
         """What it takes."""
-        return Taker(self.about.python, self.about.queues, self.about.excluded)
+        return Taker(self.about.python, self.about.queues, self.about.excluded, self.about.tasks)
 
 
 class Session:

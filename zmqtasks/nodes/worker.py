@@ -130,6 +130,7 @@ class Worker:
                     excluded=plan.excluded,
                     host=platform.node(),
                     pid=os.getpid(),
+                    tasks=plan.tasks,
                 )
             )
         )
