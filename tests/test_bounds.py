@@ -1,4 +1,4 @@
-"""What a broker holds of clients, nodes and questions that are gone: nothing, be they thousands."""
+"""What a broker holds of clients, nodes and questions that are gone: nothing, be they many."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zmqtasks.nodes.zap import keypair
 if TYPE_CHECKING:
     from pathlib import Path
 
-CLIENTS, FUNCTIONS = 20, 60
+CLIENTS, FUNCTIONS = 6, 60
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def rounds(client: Any) -> None:
     end = monotonic() + LONG_S
     while monotonic() < end:
         assert client.submit(short, 7).result(20) == 7
+        work(0.01)
 
 
 def rounds_without(client: Any) -> None:
@@ -55,6 +56,7 @@ def rounds_without(client: Any) -> None:
     end = monotonic() + LONG_S
     while monotonic() < end:
         client.inspect.status()
+        work(0.01)
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])

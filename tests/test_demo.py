@@ -63,6 +63,14 @@ def code(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def _other_broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the environment says of brokers and workers is not for the demo."""
+    monkeypatch.setenv("ZMQTASKS_BROKER", "tcp://127.0.0.1:1")
+    monkeypatch.setenv("ZMQTASKS_KEY", "nowhere.key")
+    (tmp_path / "pyproject.toml").write_text("[tool.zmqtasks.worker]\nconcurrency = 7\n")
+
+
 def test_a_file_is_analysed(code: Path) -> None:
     inner = code / "package" / "inner.py"
     found = analyse(inner)
@@ -121,6 +129,7 @@ def test_workers_load_neither_typer_nor_rich_for_it(shared_client: Client, code:
     assert shared_client.submit(loaded, report).result() == (1, [])
 
 
+@pytest.mark.usefixtures("_other_broker")
 def test_the_demo_as_json(code: Path, run_python: RunPython) -> None:
     ended = run_python("-m", "zmqtasks", "demo", "--workers", "2", "--path", str(code), "--json")
     assert ended.returncode == 0, ended.stderr
@@ -298,6 +307,7 @@ def folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("zmqtasks-demo-*"))
 
 
+@pytest.mark.usefixtures("_other_broker")
 def test_the_demo_on_a_broker_of_its_own(code: Path, run_python: RunPython) -> None:
     before = folders()
     ended = run_python("-m", "zmqtasks", "demo", "--broker", "--workers", "3", "--path", str(code), "--json")
@@ -313,18 +323,6 @@ def test_the_demo_on_a_broker_of_its_own(code: Path, run_python: RunPython) -> N
         r"a broker, 2 workers of 2: 6 of 6 in .*\none process: 6 of 6 in .*\n", ended.stderr
     ), "and nothing else is said"
     assert folders() == before
-
-
-def test_what_the_environment_says_of_brokers_is_not_for_the_demo(
-    code: Path, run_python: RunPython, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("ZMQTASKS_BROKER", "tcp://127.0.0.1:1")
-    monkeypatch.setenv("ZMQTASKS_KEY", "nowhere.key")
-    (tmp_path / "pyproject.toml").write_text("[tool.zmqtasks.worker]\nconcurrency = 7\n")
-    for arguments in ([], ["--broker"]):
-        ended = run_python("-m", "zmqtasks", "demo", "--workers", "2", "--path", str(code), *arguments)
-        assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.endswith("counts equal\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

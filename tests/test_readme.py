@@ -10,12 +10,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import ROOT, python_environment
+from namespaces import Unavailable, two_machines
 from program import World, stub
 
 from zmqtasks.cli import main, tree
@@ -164,16 +166,16 @@ def is_free(port: int) -> bool:
     return True
 
 
-def test_three_commands_on_two_machines(tmp_path: Path, machines: tuple[Machine, Machine]) -> None:
-    with World(tmp_path) as world:
-        as_the_reader(world, *machines)
-
-
-def test_three_commands_on_one_machine(tmp_path: Path) -> None:
-    if not is_free(5555):
-        pytest.skip("another program has the port that the README names")
-    with World(tmp_path) as world:
-        as_the_reader(world, None, None)
+def test_three_commands_on_two_machines(tmp_path: Path) -> None:
+    """Or on one, where the system lets nobody make two."""
+    with ExitStack() as stack:
+        try:
+            machines: Any = stack.enter_context(two_machines())
+        except Unavailable:
+            machines = (None, None)
+            if not is_free(5555):
+                pytest.skip("another program has the port that the README names")
+        as_the_reader(stack.enter_context(World(tmp_path)), *machines)
 
 
 # ---- streams ----------------------------------------------------------------------------------------------------
