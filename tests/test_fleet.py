@@ -16,7 +16,7 @@ from proxy import Proxy
 
 from zmqtasks import current
 
-TASKS = 3000
+TASKS = 2000
 MB = 1 << 20
 
 
