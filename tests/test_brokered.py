@@ -11,6 +11,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -399,6 +400,30 @@ def test_a_cut_loses_and_doubles_nothing() -> None:
         assert values == expected
         assert client.inspect.status()["submitted"] == len(futures)
         assert list(client.map(slowly, range(300))) == list(range(300))
+
+
+def test_a_value_goes_from_task_to_task_and_not_through_the_client(gate: Gate) -> None:
+    with Fleet(nodes=1) as fleet, Proxy(("127.0.0.1", int(fleet.address.rpartition(":")[2]))) as proxy:
+        client = fleet.client(proxy.address)
+        value = client.submit(lambda path: wait_at(path) or bytes(20 * MB), gate.path)
+        lengths = [client.submit(len, value), client.submit(lambda values: len(values[0]), [value])]
+        client.flush()
+        gate.open()
+        assert client.gather(lengths) == [20 * MB] * 2
+        assert proxy.bytes_to_target < MB
+
+
+def test_a_client_may_be_there_before_its_broker() -> None:
+    with Fleet() as fleet, Proxy(("127.0.0.1", int(fleet.address.rpartition(":")[2]))) as proxy:
+        fleet.broker.signal(signal.SIGKILL)
+        fleet.broker.wait()
+        with ThreadPoolExecutor(1) as thread:
+            early = thread.submit(fleet.client, proxy.address, connect_timeout=20)
+            until(lambda: proxy.connections)
+            assert not early.done()
+            fleet.start_broker(fleet.address)
+            fleet.start_node()
+            assert early.result(20).submit(abs, -1).result(20) == 1
 
 
 def test_a_frozen_connection_goes_on_when_it_thaws(gate: Gate) -> None:

@@ -236,6 +236,8 @@ def test_a_public_address_without_keys_for_it(world: World, address: str) -> Non
         ("http://here:80", ", such as tcp://host:5555"),
         ("tcp://a b:5555", ", such as tcp://host:5555"),
         ("ipc://", ", such as tcp://host:5555"),
+        ("tcp://::1:5555", ": IPv6 stands in brackets, as in tcp://[::1]:5555"),
+        ("fe80::2", ": IPv6 stands in brackets, as in tcp://[::1]:5555"),
     ],
 )
 def test_no_address(capsys: pytest.CaptureFixture[str], address: str, hint: str) -> None:

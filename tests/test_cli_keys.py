@@ -51,6 +51,7 @@ def test_init_makes_keys_and_says_what_goes_where(store: KeyStore, capsys: Captu
         '    Client("tcp://HOST:5555", key="client.key")\n'
         f"Copy {store.folder}/worker.key, and on a machine that works:\n"
         "    zmqtasks worker tcp://HOST:5555 --key worker.key\n"
+        "    zmqtasks worker --ventilator tcp://HOST:5557 --key worker.key    for a pipeline, without a broker\n"
     )
     assert store.initialised
     for role in ("client", "worker"):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import has_ended, until
+from conftest import has_ended, python_environment, until
 from fleet import Fleet
-from gate import note, work
+from gate import Gate, note, work
 from proxy import Proxy
 
 from zmqtasks import current
@@ -87,6 +92,36 @@ def test_children_that_are_killed_lose_no_task(tmp_path: Path) -> None:
             for child in server.children():
                 child.kill()
         assert [future.result(30) for future in futures] == [number * number for number in range(TASKS)]
+
+
+def test_a_child_that_is_stopped_for_a_while_loses_no_task() -> None:
+    with Fleet(nodes=1) as fleet:
+        client = fleet.client()
+        futures = [client.submit(slow_square, number) for number in range(TASKS)]
+        futures[200].result(20)
+        stopped = psutil.Process(fleet.nodes[0].pid).children()[0].children()[0]
+        stopped.suspend()
+        until(lambda: sum(future.done() for future in futures) > TASKS - 100)  # all but what it has in hand
+        stopped.resume()
+        assert [future.result(30) for future in futures] == [number * number for number in range(TASKS)]
+        assert client.inspect.status()["submitted"] == TASKS
+
+
+def test_what_a_killed_child_was_running_runs_again_soon(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def dies_once() -> int:
+        note(log, time.monotonic())
+        if current().attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return current().attempt
+
+    with Fleet(nodes=1) as fleet:
+        client = fleet.client()
+        assert [client.submit(dies_once).result(20) for _ in range(20)] == [2] * 20
+    begun = [float(line) for line in log.read_text().split()]
+    assert len(begun) == 40
+    assert statistics.median(begun[at + 1] - begun[at] for at in range(0, 40, 2)) < 0.25
 
 
 def test_a_task_that_kills_its_child_is_dead_after_its_deliveries() -> None:
@@ -204,6 +239,64 @@ def test_a_client_that_is_killed_leaves_its_results(run_python: object) -> None:
             del os.environ["ZMQTASKS_KEYS"]
         assert ended.returncode == -signal.SIGKILL
         assert fleet.client().result(ended.stdout.strip(), timeout=20) == "kept"
+
+
+@contextlib.contextmanager
+def stopped_client(fleet: Fleet, gate: Gate, nbytes: int) -> Iterator[subprocess.Popen[str]]:
+    """A program that waits for 300 tasks, each of which returns so many bytes, stopped before the first has ended."""
+    script = (
+        "import pathlib, sys\n"
+        "from zmqtasks import Client\n"
+        "def task(path, nbytes):\n    pathlib.Path(path).read_bytes()\n    return bytes(nbytes)\n"
+        "client = Client(sys.argv[1])\n"
+        "futures = [client.submit(task, sys.argv[2], int(sys.argv[3])) for _ in range(300)]\n"
+        "client.flush()\n"
+        "print('begun', flush=True)\n"
+        "print(sum(len(future.result()) for future in futures), flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, fleet.address, gate.path, str(nbytes)],
+        env={**python_environment(), "ZMQTASKS_KEYS": str(fleet.keys)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(signal.SIGSTOP)
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_client_that_is_stopped_for_a_while_has_all_its_results(tmp_path: Path) -> None:
+    with (
+        Gate(tmp_path) as gate,
+        Fleet(nodes=1, silence_s=0.5) as fleet,
+        fleet.client() as other,
+        stopped_client(fleet, gate, 1000) as process,
+    ):
+        until(lambda: other.inspect.status()["away"] == 1)
+        gate.open()
+        until(lambda: other.inspect.status()["tasks"]["SUCCEEDED"] == 300)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=20)[0] == "300000\n"
+        assert process.returncode == 0
+
+
+def test_a_client_that_never_takes_its_results_costs_the_broker_no_more_than_is_kept(tmp_path: Path) -> None:
+    with (
+        Gate(tmp_path) as gate,
+        Fleet(nodes=1, silence_s=60, result_bytes_max=32 * MB) as fleet,
+        fleet.client() as other,
+        stopped_client(fleet, gate, MB),
+    ):
+        broker = psutil.Process(fleet.broker.pid)
+        before = broker.memory_info().rss
+        gate.open()
+        until(lambda: other.inspect.status()["tasks"]["SUCCEEDED"] == 300, 30)
+        assert broker.memory_info().rss - before < 150 * MB
+        assert other.submit(abs, -1).result(20) == 1
 
 
 def test_a_broker_that_is_to_stop_waits_for_those_who_are_there(run_python: object) -> None:

@@ -120,7 +120,8 @@ def _where_to(store: KeyStore, role: str, name: str) -> str:
     path = store.path(name)
     use = {
         "client": f'in a program elsewhere: Client("tcp://HOST:5555", key="{path.name}")',
-        "worker": f"on a machine that works: zmqtasks worker tcp://HOST:5555 --key {path.name}",
+        "worker": f"on a machine that works: zmqtasks worker tcp://HOST:5555 --key {path.name}\n"
+        f"    zmqtasks worker --ventilator tcp://HOST:5557 --key {path.name}    for a pipeline, without a broker",
         "observer": f"where you look on: zmqtasks status --key {path.name}",
     }[role]
     command, _, rest = use.partition(": ")

@@ -106,9 +106,13 @@ def _address(text: str, *, free: bool = False) -> str:
             return text
         raise ValueError(f"{text!r} has no port from 1 to {PORT_MAX}, as tcp://{host}:5555 has")
     meant = re.fullmatch(r"([\w.-]+)(:\d+)?", text)
-    hint = (
-        f", did you mean 'tcp://{meant[1]}{meant[2] or ':5555'}'?" if meant else ", such as tcp://host:5555"
-    )
+    six = re.fullmatch(r"(?:tcp://)?([0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*)", text)
+    if meant:
+        hint = f", did you mean 'tcp://{meant[1]}{meant[2] or ':5555'}'?"
+    elif six:
+        hint = ": IPv6 stands in brackets, as in tcp://[::1]:5555"
+    else:
+        hint = ", such as tcp://host:5555"
     raise ValueError(f"{text!r} is no address{hint}")
 
 
