@@ -33,6 +33,7 @@ FLOORS = {
     **dict.fromkeys(
         (
             "wire",
+            "places",
             "codec",
             "payload",
             "salvage",

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmqtasks.payload import dump_result, load_each
-from zmqtasks.salvage import Lost
+from zmqtasks.payload import dump_result
+from zmqtasks.salvage import Lost, load_each
 
 
 class Refuses:

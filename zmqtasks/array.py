@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar, overload
 
 from zmqtasks.future import Future, Host
 from zmqtasks.messages import SUCCEEDED, Report, Task
-from zmqtasks.outcome import Piece, error_of
+from zmqtasks.outcome import Piece
+from zmqtasks.payload import error_of
 
 T = TypeVar("T")
 

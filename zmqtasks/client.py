@@ -15,7 +15,8 @@ from zmqtasks.nodes import child
 from zmqtasks.nodes.cpus import cpus
 from zmqtasks.nodes.local import LocalCluster
 from zmqtasks.options import Retry
-from zmqtasks.outcome import error_of, load
+from zmqtasks.outcome import load
+from zmqtasks.payload import error_of
 from zmqtasks.submitter import Submitter, number_of
 
 if TYPE_CHECKING:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from math import inf
 from typing import Any
 
+from zmqtasks import places
 from zmqtasks.blobs import FRAME_BYTES_MIN
 from zmqtasks.messages import (
+    JOIN,
     SUCCEEDED,
     Accepted,
     Answered,
@@ -26,6 +28,7 @@ from zmqtasks.messages import (
     Run,
     Running,
     Slots,
+    Submit,
     Task,
     Unwanted,
     Value,
@@ -42,6 +45,7 @@ from zmqtasks.wire import (
     Dropped,
     Functions,
     Group,
+    Joint,
     Message,
     Outcomes,
     Rest,
@@ -73,9 +77,9 @@ def run(message: Run, known: set[bytes] | None, functions: Functions, *, afar: b
     return out
 
 
-def _entries(tasks: list[Task], out: Message, *, attempt: int) -> list[Group | Single | Again]:
+def _entries(tasks: list[Task], out: Message, *, attempt: int) -> list[Any]:
     """Tasks by groups, where they have nothing of their own but their payload."""
-    entries: list[Group | Single | Again] = []
+    entries: list[Group | Single | Joint] = []
     group: Group | None = None
     expected = fn = -1
     for task in tasks:
@@ -97,7 +101,7 @@ def _entries(tasks: list[Task], out: Message, *, attempt: int) -> list[Group | S
             entries.append(group)
         else:
             expected = -1
-            entries.append(single(task, out))
+            entries.append(single(task, out) if task.fn != JOIN else places.joint(task))
     return entries
 
 
@@ -135,8 +139,13 @@ def asked(
     known: set[bytes] | None = None,
     *,
     afar: bool = False,
+    instead: dict[int, int] | None = None,
+    more: bool = False,
 ) -> Message:
-    """What a task or a client asks for; `outcomes` are those that it knows among what its tasks need."""
+    """What a task or a client asks for; `outcomes` are those that it knows among what its tasks need.
+
+    Of a task without a face nobody is to hear. `instead`, `more`: as in `Submit`.
+    """
     out = Message(known, afar=afar)
     entries = _entries(tasks, out, attempt=0)
     told = [
@@ -149,23 +158,36 @@ def asked(
         for id_, (state, value) in outcomes.items()
     ]
     needs = {task.id: task.needs for task in tasks if task.needs}
-    out.head = Asked(entries, needs, functions, told, out.new)
+    out.head = head = Asked(entries, needs, functions, told, out.new)
+    if instead:
+        head.instead = instead
+    head.more = more
+    if [task for task in tasks if task.root >= 0 or task.face is None]:
+        places.put(tasks, head)
     return out
 
 
-def asked_tasks(message: Arrived) -> tuple[list[Task], dict[int, tuple[int, Any]]]:
-    """The tasks that a peer asks for, under its own function numbers, and the outcomes that it knows."""
+def asked_tasks(message: Arrived, face: Any = None) -> Submit:
+    """The tasks that a peer asks for, under its own function numbers, and the outcomes that it knows.
+
+    `face` is that of those that it will hear of.
+    """
     head = message.head
     tasks = []
     for entry in head.tasks:
         if type(entry) is Group:
             fn = entry.fn
             tasks += [Task(id_, fn, payload) for id_, payload in enumerate(entry.payloads, entry.id)]
+        elif type(entry) is Joint:
+            tasks.append(places.join(entry))
         else:
             tasks.append(task(message, entry))
+    for each in tasks:
+        each.face = face
     if head.needs:
         for each in tasks:
             each.needs = head.needs.get(each.id, ())
+    places.take(tasks, head)
     known = {
         id_: (
             state,
@@ -173,7 +195,7 @@ def asked_tasks(message: Arrived) -> tuple[list[Task], dict[int, tuple[int, Any]
         )
         for id_, state, value, index in head.known
     }
-    return tasks, known
+    return Submit(tasks, known, instead=head.instead, more=head.more)
 
 
 def run_tasks(message: Arrived) -> Run:

@@ -19,8 +19,7 @@ from zmqtasks.nodes.intake import Far
 from zmqtasks.nodes.window import Unheard
 from zmqtasks.nodes.zap import keypair
 from zmqtasks.options import Retry
-from zmqtasks.outcome import error_of
-from zmqtasks.payload import load, load_error
+from zmqtasks.payload import error_of, load, load_error
 from zmqtasks.pipe import Pipe, Source, reading
 from zmqtasks.results import Feeds, Pieces
 from zmqtasks.stream.batch import Batch, Unit, pack, unpack

@@ -184,3 +184,19 @@ class RemoteError(ZmqTasksError):
 
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+def type_name(error: BaseException) -> str:
+    """The type of an exception as a reader knows it: with its module, unless that is Python's or the main one."""
+    kind = type(error)
+    if kind.__module__ in ("builtins", "__main__"):
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, be its `__str__` broken."""
+    try:
+        return str(error)
+    except BaseException as failure:  # noqa: BLE001 - a broken __str__
+        return f"<no text: {type(failure).__name__} in __str__>"

@@ -32,7 +32,8 @@ from zmqtasks.messages import (
     Task,
     Value,
 )
-from zmqtasks.outcome import Item, Opened, Piece, error_of, is_refusal, load
+from zmqtasks.outcome import Item, Opened, Piece, load
+from zmqtasks.payload import error_of, is_refusal
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from zmqtasks.client import Client
 from zmqtasks.core.gather import Piece
 from zmqtasks.future import Future
-from zmqtasks.payload import Sealed, load_each
+from zmqtasks.payload import Sealed
 from zmqtasks.results import Pieces, unloadable
-from zmqtasks.salvage import Lost
+from zmqtasks.salvage import Lost, load_each
 
 S = TypeVar("S")
 Part = tuple[

@@ -52,10 +52,17 @@ class Members(msgspec.Struct, frozen=True, gc=False):
 
 
 class Closed(msgspec.Struct, frozen=True, gc=False):
-    """The open join `id` has `count` members and no more; -1: whoever was to submit them is gone.
+    """The open join `id` has `count` members and no more.
 
     Where it has to come behind tasks, it travels as the payload of one with the `fn` JOIN, which is none itself.
     """
 
     id: int
+    count: int
+
+
+class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
+    """Whoever has the `count` ids from `first` on submits no more: joins among these get no further members."""
+
+    first: int
     count: int

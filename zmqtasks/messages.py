@@ -190,7 +190,7 @@ class Submit(msgspec.Struct):
 
     `patient`: whoever sends them has waited until there was room, and none is refused. `first`: they go ahead of all
     others of their priority. `instead`: by the id of a task among these that of the running one which takes its outcome
-    for its own.
+    for its own. `more`: what follows may need tasks among these of which nobody hears.
     """
 
     tasks: list[Task]
@@ -198,6 +198,7 @@ class Submit(msgspec.Struct):
     patient: bool = False
     first: bool = False
     instead: dict[int, int] = {}
+    more: bool = False
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):

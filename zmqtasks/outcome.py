@@ -6,37 +6,11 @@ from typing import Any, NamedTuple
 
 from zmqtasks import payload as payloads
 from zmqtasks.errors import (
-    BrokerLost,
-    QueueFull,
     RemoteError,
-    ResultExpired,
-    TaskCancelled,
-    TaskExpired,
-    TimeLimitExceeded,
-    UpstreamFailed,
-    WorkerLost,
-    ZmqTasksError,
 )
 from zmqtasks.messages import (
-    CANCELLED,
-    DEAD,
-    EXPIRED,
-    FACE,
-    FAILED,
-    FULL,
-    GONE,
-    LATE,
-    UPSTREAM_FAILED,
-    Loss,
     Task,
 )
-
-REFUSED: dict[str, type[ZmqTasksError]] = {
-    FULL: QueueFull,
-    LATE: ResultExpired,
-    str(GONE): BrokerLost,
-}
-"""Reasons of tasks that the dispatcher has ended though nobody cancelled them: to their futures they failed."""
 
 
 class Failure(NamedTuple):
@@ -102,7 +76,8 @@ def load(outcome: Any, id_: str) -> Opened:
         if type(outcome) is bytes:
             value = payloads.loads(outcome)
         else:
-            value = outcome.open() if isinstance(outcome, Item) else payloads.load(outcome)
+            cluster_id = id_.rpartition("-")[0]
+            value = outcome.open() if isinstance(outcome, Item) else payloads.load(outcome, None, cluster_id)
         # The payload of what may change is kept: as an argument, the future stands for what the task returned.
         return Opened(value, None, None if type(value) in payloads.ATOMS else outcome)
     except SystemExit as error:
@@ -112,35 +87,3 @@ def load(outcome: Any, id_: str) -> Opened:
     except Exception as error:  # noqa: BLE001 - whatever the user's classes do
         error.add_note(f"The task {id_} succeeded; this was raised here, while its result was unpickled.")
         return Opened(None, error)
-
-
-def is_refusal(outcome: Any) -> bool:
-    """Whether a task with this outcome was ended by whoever had it, and not by anybody's wish."""
-    return type(outcome) is Loss or (type(outcome) is str and outcome in REFUSED)
-
-
-def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseException:
-    """The exception of a task that ended in `state`."""
-    if is_refusal(outcome):
-        kind = BrokerLost if type(outcome) is Loss else REFUSED[outcome]
-        return kind(f"task {id_}: {outcome}")
-    if state == FAILED and isinstance(outcome, str):  # nobody was left to raise anything
-        reason, *log = outcome.split("\n")
-        exceeded = TimeLimitExceeded(f"task {id_}: {reason}")
-        for line in log:
-            exceeded.add_note(line)
-        return exceeded
-    if state == FAILED:
-        return payloads.load_error(outcome)
-    if state == EXPIRED:
-        return TaskExpired(f"task {id_}: {outcome}")
-    if state == DEAD:
-        return WorkerLost(f"task {id_} was running when its worker process ended, too often: {outcome}")
-    if state == CANCELLED:
-        return TaskCancelled(f"task {id_}: {outcome}")
-    of, of_state, of_outcome = outcome
-    of_id = f"{cluster_id}-{of}"
-    error = UpstreamFailed(f"task {id_} never ran: task {of_id} among its arguments ended {FACE[of_state]}")
-    if not (of_state == UPSTREAM_FAILED and isinstance(of_outcome, str)):
-        error.__cause__ = error_of(of_state, of_outcome, of_id, cluster_id)
-    return error

@@ -11,15 +11,18 @@ import functools
 import io
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any, SupportsIndex, TypeVar
 
 import cloudpickle
 
+from zmqtasks import errors
 from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, Packed, hold
-from zmqtasks.errors import ForeignFuture, RemoteError
+from zmqtasks.errors import ForeignFuture, RemoteError, ZmqTasksError, text_of, type_name
 from zmqtasks.installed import is_installed
+from zmqtasks.members import Gathered, Lapse
+from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FACE, FAILED, FULL, GONE, LATE, UPSTREAM_FAILED, Loss
 from zmqtasks.named import Named
 
 ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
@@ -269,13 +272,15 @@ def _input(index: int) -> Any:
     return _local.inputs[index]
 
 
-def load(payload: Payload, inputs: list[Any] | None = None) -> Any:
-    """What was pickled; `inputs` stand where futures stood."""
+def load(payload: Payload | Gathered, inputs: list[Any] | None = None, cluster_id: str = "") -> Any:
+    """What was pickled; `inputs` stand where futures stood. `cluster_id`: where a join's members have their ids."""
     if inputs is not None:
         _local.inputs = inputs
     try:
         if isinstance(payload, bytes):
             return pickle.loads(payload)
+        if isinstance(payload, Gathered):
+            return list(_gathered(payload, cluster_id))
         data = payload.data
         stream: Any = data.map() if isinstance(data, Buffer) else data
         return pickle.loads(stream, buffers=[buffer.map() for buffer in payload.buffers])
@@ -284,20 +289,14 @@ def load(payload: Payload, inputs: list[Any] | None = None) -> Any:
             _local.inputs = None
 
 
-def load_each(payload: Payload) -> list[Any]:
-    """The values of a list that was pickled; in the place of one that cannot be rebuilt a `Lost`, with the reason."""
-    try:
-        found: list[Any] = load(payload)
-    except Exception:  # noqa: BLE001 - whatever the user's classes do
-        from zmqtasks.salvage import values
-
-        if isinstance(payload, bytes):
-            return values(payload, None)
-        data = payload.data
-        return values(
-            data.map() if isinstance(data, Buffer) else data, [buffer.map() for buffer in payload.buffers]
-        )
-    return found
+def _gathered(payload: Gathered, cluster_id: str) -> Iterator[Any]:
+    for value in payload.values:
+        if isinstance(value, Lapse):
+            yield error_of(value.state, value.payload, f"{cluster_id}-{value.id}", cluster_id)
+        elif value.index < 0:
+            yield load(value.payload, cluster_id=cluster_id)
+        else:
+            yield from load(value.payload, cluster_id=cluster_id)[value.index : value.index + value.count]
 
 
 _NOTE = "In the worker, task"
@@ -323,22 +322,6 @@ def dump_error(error: BaseException, traceback: str, task: str) -> bytes:
     )
 
 
-def type_name(error: BaseException) -> str:
-    """The type of an exception as a reader knows it: with its module, unless that is Python's or the main one."""
-    kind = type(error)
-    if kind.__module__ in ("builtins", "__main__"):
-        return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def text_of(error: BaseException) -> str:
-    """What an exception says, be its `__str__` broken."""
-    try:
-        return str(error)
-    except BaseException as failure:  # noqa: BLE001 - a broken __str__
-        return f"<no text: {type(failure).__name__} in __str__>"
-
-
 def load_error(payload: Payload) -> BaseException:
     """The exception of a failed task, with the worker's traceback in its notes."""
     task, name, message, traceback, packed = load(payload)
@@ -362,3 +345,50 @@ def take_notes(error: BaseException) -> list[str]:
     taken = [note for note in notes if isinstance(note, str) and note.startswith(_NOTE)]
     notes[:] = [note for note in notes if note not in taken]
     return taken
+
+
+REFUSED: dict[str, type[ZmqTasksError]] = {
+    FULL: errors.QueueFull,
+    LATE: errors.ResultExpired,
+    str(GONE): errors.BrokerLost,
+}
+"""Reasons of tasks that the dispatcher has ended though nobody cancelled them: to their futures they failed."""
+
+
+def is_refusal(outcome: Any) -> bool:
+    """Whether a task with this outcome was ended by whoever had it, and not by anybody's wish."""
+    return type(outcome) is Loss or (type(outcome) is str and outcome in REFUSED)
+
+
+def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseException:
+    """The exception of a task that ended in `state`."""
+    if is_refusal(outcome):
+        kind = errors.BrokerLost if type(outcome) is Loss else REFUSED[outcome]
+        return kind(f"task {id_}: {outcome}")
+    if state == FAILED and isinstance(outcome, str):  # nobody was left to raise anything
+        reason, *log = outcome.split("\n")
+        exceeded = errors.TimeLimitExceeded(f"task {id_}: {reason}")
+        for line in log:
+            exceeded.add_note(line)
+        return exceeded
+    if isinstance(outcome, Gathered):
+        lapses = load(outcome, cluster_id=cluster_id)
+        return BaseExceptionGroup(f"task {id_}: members of it have failed", lapses)
+    if state == FAILED:
+        return load_error(outcome)
+    if state == EXPIRED:
+        return errors.TaskExpired(f"task {id_}: {outcome}")
+    if state == DEAD:
+        return errors.WorkerLost(
+            f"task {id_} was running when its worker process ended, too often: {outcome}"
+        )
+    if state == CANCELLED:
+        return errors.TaskCancelled(f"task {id_}: {outcome}")
+    of, of_state, of_outcome = outcome
+    of_id = f"{cluster_id}-{of}"
+    error = errors.UpstreamFailed(
+        f"task {id_} never ran: it waited for task {of_id}, which ended {FACE[of_state]}"
+    )
+    if not (of_state == UPSTREAM_FAILED and isinstance(of_outcome, str)):
+        error.__cause__ = error_of(of_state, of_outcome, of_id, cluster_id)
+    return error

@@ -10,8 +10,8 @@ from zmqtasks import payload as payloads
 from zmqtasks.core.gather import Piece
 from zmqtasks.nodes.ventilator import VentilatorNode
 from zmqtasks.nodes.window import Unheard
-from zmqtasks.outcome import error_of
-from zmqtasks.salvage import Lost
+from zmqtasks.payload import error_of
+from zmqtasks.salvage import Lost, load_each
 
 R = TypeVar("R")
 OnError = Literal["raise", "yield", "skip"]
@@ -163,7 +163,7 @@ class Results(Iterator[tuple[int, Any]], Generic[R]):
 
 def values_of(piece: Piece) -> list[Any]:
     """The values of a piece that has not failed; a `Lost` for one that cannot be rebuilt."""
-    values = payloads.load_each(piece.payload)
+    values = load_each(piece.payload)
     return values if len(values) == piece.items else values[piece.skip : piece.skip + piece.items]
 
 

@@ -13,6 +13,9 @@ import pickle
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from zmqtasks.blobs import Buffer, Packed
+from zmqtasks.payload import load
+
 
 class Lost(NamedTuple):
     """What stands where a value should: why it cannot be had."""
@@ -77,6 +80,20 @@ _Unpickler.dispatch = {
         for code, count in takes.items()
     },
 }
+
+
+def load_each(payload: bytes | Packed) -> list[Any]:
+    """The values of a list that was pickled; in the place of one that cannot be rebuilt a `Lost`, with the reason."""
+    try:
+        found: list[Any] = load(payload)
+    except Exception:  # noqa: BLE001 - whatever the user's classes do
+        if isinstance(payload, bytes):
+            return values(payload, None)
+        data = payload.data
+        return values(
+            data.map() if isinstance(data, Buffer) else data, [buffer.map() for buffer in payload.buffers]
+        )
+    return found
 
 
 def values(stream: bytes | bytearray | memoryview, buffers: Iterable[Any] | None) -> list[Any]:

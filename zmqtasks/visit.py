@@ -9,7 +9,7 @@ import msgspec
 from zmqtasks.messages import Accepted
 from zmqtasks.options import Options
 
-PROTOCOL = 1  # its version: who speaks another is refused
+PROTOCOL = 2  # its version: who speaks another is refused
 
 
 class Enter(msgspec.Struct, array_like=True, tag="enter"):

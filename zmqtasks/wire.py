@@ -4,7 +4,7 @@ A message is a head in msgpack and frames, which are large buffers as they lie i
 stream socket it has a prefix (length of the head, number of frames, number of descriptors) and the lengths of the
 frames before it, and descriptors of memory files come beside the first byte. Payloads are not opened here: in a head
 one is its bytes, or its stream with a list of buffers, each by the place of its frame or descriptor in this message, or
-by the hash of one that was announced before.
+by the hash of one that was announced before. What a join has gathered is a map with one entry, the list of its parts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, Packed, received
+from zmqtasks.members import Gathered, Gone, Lapse
 from zmqtasks.messages import (
     FAILED,
     SUCCEEDED,
@@ -24,6 +25,7 @@ from zmqtasks.messages import (
     Claim,
     Ended,
     Part,
+    Value,
 )
 from zmqtasks.options import Options
 from zmqtasks.visit import Visit
@@ -31,6 +33,7 @@ from zmqtasks.visit import Visit
 PREFIX = struct.Struct("<IHH")
 FILES_MAX = 200  # descriptors a message; the kernel takes 253
 _FRAME, _FILE, _SHARED = range(3)
+_LAPSE_FIELDS = 4
 
 Functions = list[tuple[int, str, bytes | None]]  # number, name, bytes
 
@@ -61,6 +64,14 @@ class Again(Single, array_like=True, tag=3):
 
     log: list[str]
     deliveries: int
+
+
+class Joint(msgspec.Struct, array_like=True, tag=4):
+    """A join, by its id: how many members, and what a failing one does; "closed" where it is `Closed`."""
+
+    id: int
+    count: int | None
+    failure: str
 
 
 class Blob(msgspec.Struct, array_like=True):
@@ -150,14 +161,21 @@ class Asked(msgspec.Struct, array_like=True, tag="asked"):
     """New tasks, with the ids that some need, and the outcomes among those that the sender knows already.
 
     `needs` are by the task's id. `functions` are new: (the peer's own number, name, bytes). `known` are (id, state,
-    payload, index or -1).
+    payload, index or -1). The others speak of so many neighbours from a place among `tasks` on: `members`
+    (place, how many, join, index of the first), `roots` (place, how many, root), `quiet` (place, how many), of which
+    nobody hears. `instead` and `more` are as in `Submit`.
     """
 
-    tasks: list[Group | Single]
+    tasks: list[Group | Single | Joint]
     needs: dict[int, tuple[int, ...]]
     functions: Functions
     known: list[tuple[int, int, Any, int]]
     blobs: list[Blob]
+    members: list[tuple[int, int, int, int]] = []
+    roots: list[tuple[int, int, int]] = []
+    quiet: list[tuple[int, int]] = []
+    instead: dict[int, int] = {}
+    more: bool = False
 
 
 class CancelAsked(msgspec.Struct, array_like=True, tag="cancel"):
@@ -235,6 +253,7 @@ Wire = (
     | Forget
     | Progress
     | Asked
+    | Gone
     | CancelAsked
     | CancelAnswer
     | Settled
@@ -268,7 +287,16 @@ class Message:
         """`payload` as it stands in the head."""
         if type(payload) is Packed:
             return [self._stream(payload.data), [self._buffer(buffer) for buffer in payload.buffers]]
+        if type(payload) is Gathered:
+            return {"": [self._member(value) for value in payload.values]}
         return payload if len(payload) < FRAME_BYTES_MIN else [self._stream(payload), []]
+
+    def _member(self, value: Value | Lapse) -> Any:
+        """A small value as its bytes; any other as (payload, index, how many); a lapse as (id, state, outcome, 0)."""
+        if isinstance(value, Lapse):
+            return value.id, value.state, self.outcome(value.state, value.payload), 0
+        payload = self.payload(value.payload)
+        return payload if value.index < 0 and type(payload) is bytes else (payload, value.index, value.count)
 
     def outcome(self, state: int, outcome: Any) -> Any:
         """An outcome as it stands in the head: a payload, a text, or the failure upstream, which nest."""
@@ -338,7 +366,17 @@ class Arrived:
             if isinstance(data, Buffer) and data.file < 0 and not data.digest:
                 data = data.memory
             return Packed(data, [self.buffer(buffer) for buffer in buffers])
+        if type(value) is dict:
+            return Gathered([self._member(member) for member in value[""]])
         return value
+
+    def _member(self, value: Any) -> Value | Lapse:
+        if type(value) is bytes:
+            return Value(value)
+        if len(value) == _LAPSE_FIELDS:
+            return Lapse(value[0], value[1], self.outcome(value[1], value[2]))
+        payload, index, count = value
+        return Value(self.payload(payload), index, count)
 
     def outcome(self, state: int, value: Any) -> Any:
         """The outcome that `value` in the head stands for."""

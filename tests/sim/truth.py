@@ -167,7 +167,11 @@ class Truth:
             raise Wrong(f"task {id_} ended {final.state}, its needs failed: {upstream}")
         if final.state == UPSTREAM_FAILED:
             by, state, _ = final.payload
-            if by not in upstream or (state != self.final[by].state and final.payload[2] != "no such task"):
+            first = {
+                self.final[need].payload[0] if self.final[need].state == UPSTREAM_FAILED else need
+                for need in upstream
+            }
+            if by not in first or (state != self.final[by].state and final.payload[2] != "no such task"):
                 raise Wrong(f"task {id_} blames {final.payload}")
             if final.payload[2] == "no such task" and by not in self.refused:
                 raise Wrong(f"task {id_} is told that {by} never was")

@@ -13,7 +13,8 @@ from zmqtasks import payload as payloads
 from zmqtasks.cli.exits import CommandError
 from zmqtasks.cli.output import json_document, printable
 from zmqtasks.messages import FACE, FAILED, SUCCEEDED
-from zmqtasks.outcome import error_of, load
+from zmqtasks.outcome import load
+from zmqtasks.payload import error_of
 
 __all__ = ["Outcome", "line_of"]
 

@@ -40,6 +40,8 @@ class Cancels:
             self._answer(message, cancelled=False)
         elif task.state != LEASED:
             task = ledger.single(task, message.id)
+            if message.terminate:
+                ledger.joins.ended_hard.add(task.id)
             ledger.deliver(ledger.settle(CANCELLED, [task], [EARLY]), now)
             self._answer(message, cancelled=True)
         else:
@@ -107,8 +109,8 @@ class Cancels:
             ledger.deliver(ledger.settle(FAILED, failed, errors), now)
 
     def _ask_range(self, message: Cancel, now: float) -> None:
-        ledger, ids = self._ledger, range(message.id, message.id + message.count)
-        tasks = [task for task in ledger.tasks.values() if task.id in ids and task.id + task.count - 1 in ids]
+        ledger = self._ledger
+        tasks = ledger.within(message.id, message.count)
         if gone := [task for task in tasks if task.state != LEASED]:
             ledger.deliver(ledger.settle(CANCELLED, gone, [EARLY] * len(gone)), now)
         for index in {task.peer for task in tasks if task.state == LEASED}:

@@ -18,7 +18,6 @@ as much a task as a turn for all that has come.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from typing import Any, ClassVar
 
 from msgspec.structs import astuple
@@ -27,18 +26,19 @@ from zmqtasks.core.attempts import count_deaths
 from zmqtasks.core.cancels import Cancels
 from zmqtasks.core.deal import Dealer
 from zmqtasks.core.effects import ACCEPTED, DELIVERED, Effect, End, Record, Send
-from zmqtasks.core.ledger import Delivery, Ledger
+from zmqtasks.core.intake import Intake
+from zmqtasks.core.join import Delivery
+from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.limits import Limits
 from zmqtasks.core.losses import Losses
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.retry import Retries
 from zmqtasks.core.waits import Waits
+from zmqtasks.core.workflow import Forsaking
+from zmqtasks.members import Closed, Gone
 from zmqtasks.messages import (
-    CANCELLED,
     FAILED,
-    FULL,
     LEASED,
-    NEW,
     SUCCEEDED,
     Answered,
     Beat,
@@ -82,7 +82,6 @@ class Dispatcher:
         self.queue_max = queue_max
         self.silence_s = silence_s
         self._inbox: list[tuple[int, Any]] = []
-        self._accepted: list[Task] = []
         self._sends: list[Effect] = []
         self._retries = Retries(self.ledger, here=retries)
         self._limits = Limits(self.peers, self._sends, here=limits)
@@ -90,6 +89,8 @@ class Dispatcher:
         self.pace = self._dealer.pace
         self._cancels = Cancels(self.ledger, self.peers, self._sends)
         self._losses = Losses(self.ledger, self._retries, self._cancels)
+        self._forsaking = Forsaking(self.ledger, self._cancels)
+        self._intake = Intake(self.ledger, self._retries, self._limits, queue_max)
         self.waits = Waits(self.ledger, self.peers, self._cancels, self._sends)
         self.holds = False  # nothing is dealt: what has not started is wanted elsewhere
         self._looked: float | None = None  # when there was a turn last
@@ -113,6 +114,8 @@ class Dispatcher:
         ledger.release_due(now)
         if ledger.starts.heap:
             self._cancels.expire(now)
+        if ledger.joins.left or ledger.joins.due or ledger.joins.ended_hard:
+            self._forsaking.settle(now)
         if ledger.settles:
             self.waits.resume_settled()
         if self._limits.looks:
@@ -128,11 +131,12 @@ class Dispatcher:
         if [peer for peer in peers if peer.items > peer.slots] and not self.holds:
             for rich in dealer.steal(peers):
                 self._cancels.recall(rich)
-        effects: list[Effect] = [Record(ACCEPTED, self._accepted)] if self._accepted else []
+        accepted = self._intake.accepted
+        effects: list[Effect] = [Record(ACCEPTED, accepted)] if accepted else []
         effects += ledger.records
         effects += ledger.settles
         effects += self._sends
-        ledger.records, ledger.settles, self._accepted = [], [], []
+        ledger.records, ledger.settles, self._intake.accepted = [], [], []
         self._sends.clear()
         return effects
 
@@ -179,31 +183,7 @@ class Dispatcher:
             if peer.items > peer.slots and not (peer.asked or peer.ending >= 0):
                 self._cancels.recall(peer)
 
-    # ---- tasks ---------------------------------------------------------------------------------------------------
-
-    def _submit(self, peer: int, message: Submit, now: float) -> None:
-        ledger, refused, nested = self.ledger, [], message.first or peer in self.peers
-        limited = self.queue_max is not None and not message.patient
-        plain = 0 if nested or limited else ledger.add_plain(message.tasks)
-        self._accepted += message.tasks[:plain]
-        for task in message.tasks[plain:]:
-            if task.state != NEW or task.id in ledger.tasks:
-                continue  # said twice
-            if limited and ledger.pending + task.count > (self.queue_max or 0):
-                refused.append(task)
-            else:
-                ledger.submitted += task.count
-                ledger.counts[NEW] += task.count
-                # A span may be cut before the turn is over: the journal gets it whole.
-                self._accepted.append(task if task.count == 1 else copy(task))
-                if task.options.timed:
-                    self._limits.submitted(task)
-                    self._retries.submitted(task, now)
-                ledger.add(task, message.known, now, nested=nested)
-        if refused:
-            ledger.submitted += (items := sum(task.count for task in refused))
-            ledger.counts[NEW] += items
-            ledger.settle(CANCELLED, refused, [FULL] * len(refused))
+    # ---- outcomes ------------------------------------------------------------------------------------------------
 
     def _done(self, peer_id: int, message: Done, now: float) -> None:
         peer = self.peers.get(peer_id)
@@ -375,7 +355,9 @@ class Dispatcher:
             self._sends.append(End(peer.id))
 
     _reactions: ClassVar[dict[type, Callable[..., None]]] = {
-        Submit: _submit,
+        Submit: lambda self, peer, message, now: self._intake.submit(
+            peer, message, now, nested=message.first or peer in self.peers
+        ),
         Done: _done,
         Joined: _joined,
         Returned: _returned,
@@ -383,6 +365,8 @@ class Dispatcher:
         Resumed: _resumed,
         Lost: _lost,
         Cancel: lambda self, _, message, now: self._cancels.ask(message, now),
+        Closed: lambda self, _, message, now: self.ledger.close(message, now),
+        Gone: lambda self, _, message, now: self.ledger.abandon(message, now),
         Claimed: lambda self, _, message, now: self._limits.claimed(message, now),
         Beat: lambda *_: None,  # `receive` has noted when
         Ends: _ends,

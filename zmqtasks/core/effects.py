@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 from zmqtasks.messages import Task
 
-ACCEPTED, DELIVERED, RETRIED, SETTLED = "accepted", "delivered", "retried", "settled"
+ACCEPTED, DELIVERED, RELEASED = "accepted", "delivered", "released"
+RETRIED, SETTLED = "retried", "settled"
 
 
 class Record(NamedTuple):
-    """For the journal, before anything else of the turn: `kind` (accepted, delivered, retried, settled) of tasks.
+    """For the journal, before anything else of the turn: what has happened to tasks, one of the words above.
 
-    `payloads` go with settled successes and failures, entry by entry. A span's record speaks of its `count` ids.
+    Released is what has waited for others, and can run now. `payloads` go with settled successes and failures, entry by
+    entry. A span's record speaks of its `count` ids.
     """
 
     kind: str
@@ -31,11 +33,11 @@ class Send(NamedTuple):
 class Settle(NamedTuple):
     """Final outcomes: each task with its payload: a value, an exception, or the reason as text.
 
-    A FAILED task whose payload is text has exceeded its time limit. One with an `ask` is to be run again by whoever
-    dispatches to this dispatcher, if that has a mind to.
+    A FAILED task whose payload is text has exceeded its time limit; a join's is `Gathered`, all that failed in it. One
+    with an `ask` is to be run again by whoever dispatches to this dispatcher, if that has a mind to.
 
-    UPSTREAM_FAILED has (id of the failed task, its state, its payload). The payload of a succeeded span is the list of
-    its values; of any other state it speaks for each of its ids.
+    UPSTREAM_FAILED has (id of what failed first, its state, its payload). The payload of a succeeded span is the list
+    of its values; of any other state it speaks for each of its ids.
     """
 
     state: int

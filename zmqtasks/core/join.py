@@ -1,14 +1,18 @@
 """Where outcomes go that others wait for.
 
-An outcome has exactly one address besides its own future: slots. A slot is (join, index); a join counts its empty
-slots, and when the last is filled its body is ready, with the values in their order. A failure is delivered to the same
-address, once, and ends the join. Futures as arguments are the first user: each is a slot of the task that takes them.
+An outcome has addresses besides its own future: slots. A slot is (join, index); a join counts its empty slots, and when
+the last is filled its body is ready, with the values in their order. A failure is delivered to the same address, once,
+and ends the join. Futures as arguments are slots of the task that takes them. The members of a group, of which there
+may be a million, say themselves where they belong: to an `Assembly`, which is such a join too.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, NamedTuple
 
+from zmqtasks.core.assembly import Assembly
+from zmqtasks.core.stand import Stand
 from zmqtasks.messages import Task
 
 
@@ -40,8 +44,12 @@ class Join:
 class Slot(NamedTuple):
     """The address of an outcome."""
 
-    join: Join
+    join: Join | Assembly | Stand
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
+
+
+Delivery = tuple[Slot, int, int, Any]  # slot, id of the task whose outcome it is, its state, value or reason
+"""To an assembly what is delivered is its own end, made of those of its members."""
 
 
 class Addresses:
@@ -62,7 +70,7 @@ class Addresses:
         joins: list[Join] = []
         for slots in self._slots.values():
             for join, index in list(slots):
-                if join.body is body:
+                if join.body is body and isinstance(join, Join):
                     joins = joins or [join.fork(part) for part in parts]
                     slots += [Slot(fork, index) for fork in joins]
 
@@ -78,6 +86,16 @@ class Addresses:
             places = [place for place in range(count) if id_ + place in self._slots]
         return [(place, self._slots.pop(id_ + place)) for place in places]
 
+    def waiting(self, id_: int) -> list[Slot]:
+        """The slots that wait for `id_`."""
+        return self._slots.get(id_, [])
+
     def ids(self) -> set[int]:
         """The ids that are waited for, for `check`."""
         return set(self._slots)
+
+    def by_join(self) -> dict[int, int]:
+        """How many slots wait of each join, by its body's id, for `check`."""
+        return Counter(
+            slot.join.body.id for slots in self._slots.values() for slot in slots if slot.join.body
+        )

@@ -6,17 +6,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from zmqtasks.core.assembly import Assembly, caught, upstream
 from zmqtasks.core.attempts import known_attempts
-from zmqtasks.core.effects import SETTLED, Record, Settle
-from zmqtasks.core.join import Addresses, Join, Slot
+from zmqtasks.core.effects import RELEASED, SETTLED, Record, Settle
+from zmqtasks.core.join import Addresses, Delivery, Join, Slot
+from zmqtasks.core.joins import UNHEARD, Joins, Left
 from zmqtasks.core.queue import Later, Ready, split
+from zmqtasks.core.stand import Stand
 from zmqtasks.core.starts import Starts
+from zmqtasks.members import Closed, Gone
 from zmqtasks.messages import (
     CANCELLED,
     DEAD,
     EXPIRED,
     FAILED,
     FINAL_FROM,
+    JOIN,
     LEASED,
     NEW,
     QUEUED,
@@ -32,15 +37,13 @@ from zmqtasks.options import DEFAULT_OPTIONS, Options
 
 TRANSITIONS: tuple[frozenset[int], ...] = (
     frozenset({WAITING, SCHEDULED, QUEUED, CANCELLED}),  # NEW
-    frozenset({SCHEDULED, QUEUED, UPSTREAM_FAILED, CANCELLED, EXPIRED}),  # WAITING
+    frozenset({SCHEDULED, QUEUED, *range(FINAL_FROM, DEAD + 1)}),  # WAITING
     frozenset({QUEUED, CANCELLED, EXPIRED}),  # SCHEDULED
     frozenset({QUEUED, CANCELLED}),  # RETRYING
     frozenset({LEASED, CANCELLED, EXPIRED, FAILED}),  # QUEUED
-    frozenset({QUEUED, RETRYING, SUCCEEDED, FAILED, CANCELLED, DEAD}),  # LEASED
+    frozenset({QUEUED, RETRYING, WAITING, SUCCEEDED, FAILED, CANCELLED, DEAD}),  # LEASED
     *(frozenset[int]() for _ in range(FINAL_FROM, DEAD + 1)),
 )
-
-Delivery = tuple[Slot, int, int, Any]  # slot, id of the task whose outcome it is, its state, value or reason
 
 
 def _value(task: Task, place: int, state: int, payload: Any) -> Any:
@@ -60,6 +63,7 @@ class Ledger:
         self.later = Later()
         self.starts = Starts(self.tasks)
         self.addresses = Addresses()
+        self.joins = Joins()
         self.records: list[Record] = []  # what this turn has for the journal
         self.settles: list[Settle] = []  # what this turn has for those who asked
 
@@ -76,6 +80,19 @@ class Ledger:
             task = self.tasks[key] if key is not None and id_ < key + self.tasks[key].count else None
         return task
 
+    def within(self, first: int, count: int) -> list[Task]:
+        """The tasks that have only ids among those `count` from `first` on."""
+        tasks, end = self.tasks, first + count
+        if count > len(tasks):
+            return [task for task in tasks.values() if first <= task.id and task.id + task.count <= end]
+        found: list[Task] = []
+        while first < end:
+            task = tasks.get(first)
+            if task is not None and first + task.count <= end:
+                found.append(task)
+            first += 1 if task is None else task.count
+        return found
+
     # ---- intake --------------------------------------------------------------------------------------------------
 
     def add(self, task: Task, known: dict[int, tuple[int, Any]], now: float, *, nested: bool = False) -> None:
@@ -86,13 +103,17 @@ class Ledger:
         self.tasks[task.id] = task
         if task.count > 1:
             self.spans.add(task.id)
-        if task.needs:
+        if task.parent is not None:
+            reason, work = self.joins.expect(task)
+            if reason:
+                self.deliver([*self.settle(CANCELLED, [task], [reason]), *work], now)
+                return
+        if task.fn == JOIN:
+            self._open(task, known, now)
+        elif task.needs:
             self._await(task, known, now)
-        elif nested and not task.options.countdown:
-            self.move(task, QUEUED)
-            self.ready.push_front(task)
         else:
-            self._schedule(task, now)
+            self._schedule(task, now, first=nested)
 
     def add_plain(self, tasks: list[Task]) -> int:
         """The hot path: take in new single tasks to be run at once, up to the first of another kind; how many."""
@@ -102,7 +123,7 @@ class Ledger:
         append: Callable[[Task], None] = tasks.append  # of the level that the task before was put on
         count = 0
         for task in tasks:
-            if task.needs or task.span or task.state != NEW or task.id in known:
+            if task.needs or task.span or task.root >= 0 or task.state != NEW or task.id in known:
                 break
             if task.options is not options or task.lane != lane:
                 options, lane = task.options, task.lane
@@ -118,13 +139,16 @@ class Ledger:
         self.counts[QUEUED] += count
         return count
 
-    def _schedule(self, task: Task, now: float) -> None:
+    def _schedule(self, task: Task, now: float, *, first: bool = False) -> None:
         if task.options.countdown:
             self.move(task, SCHEDULED)
             self.later.push(now + task.options.countdown, task)
         else:
             self.move(task, QUEUED)
-            self.ready.push(task)
+            if first:
+                self.ready.push_front(task)
+            else:
+                self.ready.push(task)
 
     def release_due(self, now: float) -> None:
         """What was scheduled, for its first attempt or another, and is due is queued."""
@@ -132,16 +156,34 @@ class Ledger:
             self.move(task, QUEUED)
             self.ready.push(task)
 
+    def _open(self, task: Task, known: dict[int, tuple[int, Any]], now: float) -> None:
+        """A join: it waits for its members, for what it needs, or for that to fail."""
+        if task.payload.failure != "catch":
+            self.joins.assemblies[task.id] = Assembly(task)
+        if task.needs:
+            self._await(task, known, now)
+        else:
+            self.move(task, WAITING)
+            self.deliver(self.joins.complete(task.id), now)
+
+    def close(self, message: Closed, now: float) -> None:
+        """An open join is complete."""
+        self.deliver(self.joins.close(message.id, message.count), now)
+
+    def abandon(self, message: Gone, now: float) -> None:
+        """Somebody will not complete what he has begun to submit."""
+        self.deliver(self.joins.abandon(message.first, message.count), now)
+
     def _await(self, task: Task, known: dict[int, tuple[int, Any]], now: float) -> None:
         self.move(task, WAITING)
         join = Join(task, len(task.needs))
         for index, id_ in enumerate(task.needs):
             if id_ in known:
-                self.deliver([(Slot(join, index), id_, *known[id_])], now)
+                self.deliver([(Slot(join, index), id_, *known[id_])], now, fresh=True)
             elif self.find(id_) is not None:
                 self.addresses.add(id_, Slot(join, index))
             else:
-                self.deliver([(Slot(join, index), id_, *self._just_settled(id_))], now)
+                self.deliver([(Slot(join, index), id_, *self._just_settled(id_))], now, fresh=True)
 
     def _just_settled(self, id_: int) -> tuple[int, Any]:
         """State and value of what was settled in this very turn: whoever submitted could not know it yet."""
@@ -167,6 +209,8 @@ class Ledger:
             task.peer = task.ordinal = -1
             self.move(task, QUEUED)
             self.ready.push_front(task)
+            if task.root == UNHEARD:
+                self.joins.left.append(Left(None, [(task.id, task.count)]))
             if task.course is not None:
                 self.starts.watch(task)
 
@@ -223,7 +267,12 @@ class Ledger:
                 self.spans.discard(task.id)
         self.records.append(Record(SETTLED, tasks, state, payloads))
         self.settles.append(Settle(state, tasks, payloads))
-        return self._addressed(state, tasks, payloads) if self.addresses else []
+        work = self._addressed(state, tasks, payloads) if self.addresses else []
+        if self.joins.assemblies:
+            work += self.joins.gather(state, tasks, payloads)
+        if state != SUCCEEDED or self.joins.stands:
+            self.joins.leave(state, tasks)
+        return work
 
     def settle_outcomes(self, outcomes: list[tuple[Task, Any, bool]]) -> list[Delivery]:
         """The ends of tasks that ran: (task, payload, failed)."""
@@ -242,18 +291,40 @@ class Ledger:
                 work += [(slot, task.id + place, state, value) for slot in slots]
         return work
 
-    def deliver(self, work: list[Delivery], now: float) -> None:
-        """Outcomes to their addresses, and what follows from a failure; no recursion, for chains may be long."""
+    def deliver(self, work: list[Delivery], now: float, *, fresh: bool = False) -> None:
+        """Outcomes to their addresses, and what follows from them; no recursion, for chains may be long.
+
+        What that releases goes first: work that was begun ends before other begins. `fresh`: it has come just now.
+        """
         while work:
             (join, index), id_, state, value = work.pop()
             body = join.body
-            if body.state != WAITING:
+            if isinstance(join, Stand) and body is None:
+                join.outcome = state, value  # it has not said yet that another ends for it
+            elif body is None or body.state != WAITING:
                 continue  # it failed by another slot, or was cancelled
-            if state != SUCCEEDED:
-                work += self.settle(UPSTREAM_FAILED, [body], [(id_, state, value)])
+            elif isinstance(join, Stand):
+                del self.joins.stands[body.id]
+                work += self.settle(state, [body], [join.payload(state, value)])
+            elif isinstance(join, Assembly):
+                if state == SUCCEEDED:
+                    del self.joins.assemblies[body.id]
+                work += self.settle(state, [body], [value])
+            elif body.fn == JOIN and body.payload.failure == "catch":
+                end, value = caught(id_, state, value)
+                work += self.settle(end, [body], [value])
+            elif state != SUCCEEDED:
+                end, value = upstream(id_, state, value)
+                work += self.settle(end, [body], [value])
             elif join.fill(index, value):
+                if body.fn == JOIN:
+                    self.joins.assemblies[body.id].held = False
+                    work += self.joins.complete(body.id)
+                    continue
                 body.inputs = tuple(join.values)
-                self._schedule(body, now)
+                if not fresh:
+                    self.records.append(Record(RELEASED, [body]))
+                self._schedule(body, now, first=not fresh)
 
     # ---- invariants ----------------------------------------------------------------------------------------------
 
@@ -281,3 +352,8 @@ class Ledger:
         assert len({task.id for task in queued}) == len(queued), "a task is queued twice"
         for id_ in self.addresses.ids():
             assert self.find(id_) is not None, f"task {id_} is waited for and gone"
+        self.joins.check(self.tasks)
+        slots = self.addresses.by_join()
+        for task in self.tasks.values():
+            if task.state == WAITING and task.id not in self.joins.assemblies:
+                assert slots[task.id], f"task {task.id} waits for nothing"

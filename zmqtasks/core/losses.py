@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from zmqtasks.core.cancels import Cancels
 from zmqtasks.core.effects import DELIVERED, Record
-from zmqtasks.core.ledger import Delivery, Ledger
+from zmqtasks.core.join import Delivery
+from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.limits import ask_of, text_of
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.retry import Retries
@@ -34,6 +35,7 @@ class Losses:
         for lease in peer.running if peer.is_node else [(message.ordinal, message.item)]:
             if (culprit := self._find(back, *lease)) is not None:
                 work += self._blame(peer, back, culprit, lease, message.reason, now)
+        self._ledger.joins.lost(peer.id)
         self._ledger.requeue(back)
         self._ledger.deliver(work, now)
 

@@ -155,7 +155,12 @@ def split(task: Task, items: int) -> Task:
         deliveries=task.deliveries,
         inputs=task.inputs,
         course=task.course,
+        needs=task.needs,
+        parent=task.parent,
+        root=task.root,
     )
+    if task.parent is not None:
+        task.parent = task.parent[0], task.parent[1] + items
     task.id += items
     task.offset += items
     task.count -= items

@@ -7,11 +7,15 @@ together still spread out.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
+from msgspec.structs import replace
+
 from zmqtasks.core.effects import RETRIED, Record
+from zmqtasks.core.joins import UNHEARD
 from zmqtasks.core.ledger import Ledger
-from zmqtasks.messages import RETRYING, Ask, Course, Part, Task
+from zmqtasks.messages import RETRYING, WAITING, Ask, Course, Part, Task
 from zmqtasks.options import DEFAULT_RETRY, RetryRule
 
 LOG_MAX = 20  # how many failed attempts of a task are remembered
@@ -72,10 +76,18 @@ class Retries:
         )
 
     def again(self, task: Task, ask: Ask, payload: Any, now: float) -> bool:
-        """Whether `task`, in no hand any more, waits for another attempt now; else `payload` is its outcome."""
+        """Whether `task`, in no hand any more, waits for another attempt now, or for another task to end in its place.
+
+        Else `payload` is its outcome.
+        """
         if not self._here:
             task.ask = ask
             return False
+        if ask.instead >= 0:
+            self._stand_back(task, ask.instead)
+            return True
+        if task.root == UNHEARD:
+            return False  # nobody wants it any more
         rule = task.options.retry or DEFAULT_RETRY
         course = task.course or Course(now)
         retries = course.retries
@@ -93,3 +105,11 @@ class Retries:
         self._ledger.later.push(due, task)
         self._ledger.starts.watch(task)
         return True
+
+    def _stand_back(self, task: Task, by: int) -> None:
+        """`task` waits for another to end in its place. It has started: no time is over for it."""
+        task.peer = task.ordinal = -1
+        if task.course is not None:
+            task.course = replace(task.course, since=inf)
+        self._ledger.move(task, WAITING)
+        self._ledger.joins.stand_back(task, by)

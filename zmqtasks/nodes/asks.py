@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zmqtasks import codec, wire
 from zmqtasks.catalog import Catalog
-from zmqtasks.messages import Submit, Task
+from zmqtasks.messages import JOIN, Submit, Task
 
 
 class Asker:
@@ -26,15 +26,13 @@ class Asks:
 
     def submit(self, peer: int, message: wire.Arrived) -> Submit:
         """The tasks that `peer` asks for; their functions get numbers here."""
-        numbers = self._numbers.setdefault(peer, {})
+        numbers = self._numbers.setdefault(peer, {JOIN: JOIN})
         for number, name, data in message.head.functions:
             numbers[number] = self._functions.adopt(name, data).number
-        tasks, known = codec.asked_tasks(message)
-        asker = Asker(peer)
-        for task in tasks:
+        submit = codec.asked_tasks(message, Asker(peer))
+        for task in submit.tasks:
             task.fn = numbers[task.fn]
-            task.face = asker
-        return Submit(tasks, known)
+        return submit
 
     def settle(self, asker: Asker, tasks: list[Task]) -> None:
         """Outcomes for a child."""

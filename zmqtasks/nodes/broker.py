@@ -25,6 +25,7 @@ from zmqtasks.keys import KeyStore, is_ipv6, is_on_this_machine, require_safe_bi
 from zmqtasks.messages import FACE, LEASED, QUEUED, RETRYING, SCHEDULED, WAITING, Cancel, Run, Task
 from zmqtasks.nodes.asks import Asker
 from zmqtasks.nodes.guests import Guests
+from zmqtasks.nodes.ids import ids_of
 from zmqtasks.nodes.inspection import Inspection
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mail, Mailbox, Monitor
@@ -204,7 +205,7 @@ class Broker:
                 requests.take_in(session, now)
                 requests.touched.add(session.number)
         while guests.left:
-            requests.forget(guests.left.pop())
+            requests.forget(guests.left.pop(), now)
         effects = dispatcher.turn(now)
         if records := [effect for effect in effects if isinstance(effect, Record)]:
             self.journal.record(records)
@@ -238,6 +239,8 @@ class Broker:
             self._results.expire(now)
             for number in guests.expire(now):
                 requests.asks.forget(number)
+            while guests.gone:
+                dispatcher.receive(0, ids_of(guests.gone.pop()), now)
             requests.drop_functions()
         times = [self._expire_at, dispatcher.next_deadline(), now + LOOK_S]
         times += [guests.sessions[number].tell_at for number in requests.touched if number in guests.sessions]
@@ -260,6 +263,9 @@ class Broker:
             by_face.setdefault(task.face, []).append(task)
             end(task, payload)
         for face, tasks in by_face.items():
+            if face is None:
+                self._requests.settled_unheard(tasks, now)
+                continue
             peer = face.peer if type(face) is Asker else -1
             if peer in self._guests.nodes:  # a task of its children has asked
                 self._requests.asks.settle(face, tasks)

@@ -9,11 +9,13 @@ from math import isfinite
 from typing import Any
 
 from zmqtasks.blobs import Packed
-from zmqtasks.messages import FINAL_FROM, SUCCEEDED, Done, Ends, Returned, Slots, Submit
+from zmqtasks.members import Closed, Gathered, Lapse, Members
+from zmqtasks.messages import FINAL_FROM, JOIN, SUCCEEDED, Done, Ends, Returned, Slots, Submit, Task
 from zmqtasks.nodes.ids import session_of
 from zmqtasks.options import DEFAULT_OPTIONS
 
 _PAYLOADS = {bytes, Packed}
+_FAILURES = {"fail_fast", "wait", "collect", "catch"}
 
 
 def tasks(submit: Submit, first: int, sessions: int) -> None:
@@ -26,10 +28,26 @@ def tasks(submit: Submit, first: int, sessions: int) -> None:
             or not first <= session_of(task.id) <= session_of(last) < first + sessions
         ):
             raise ValueError(f"task {task.id} is none of this peer's")
+        if task.parent is not None and not first <= session_of(task.parent[0]) < first + sessions:
+            raise ValueError(f"join {task.parent[0]} is none of this peer's")
+        if task.fn == JOIN:
+            _require_join(task)
         if task.options is not DEFAULT_OPTIONS:
             task.options.check()
-    _require_payloads([task.payload for task in submit.tasks])
-    _require_payloads([value.payload for state, value in submit.known.values() if state == SUCCEEDED])
+    _require_payloads([task.payload for task in submit.tasks if task.fn != JOIN])
+    for state, value in submit.known.values():
+        if state == SUCCEEDED:
+            _require_outcome(value.payload)
+
+
+def _require_join(task: Task) -> None:
+    payload = task.payload
+    if type(payload) is Closed:
+        return
+    if type(payload) is not Members or payload.failure not in _FAILURES or (payload.count or 0) < 0:
+        raise ValueError("that is no join")
+    if payload.failure == "catch" and len(task.needs) != 1:
+        raise ValueError("that waits for the failure of nothing")
 
 
 def word(said: Any) -> None:
@@ -62,6 +80,15 @@ def word(said: Any) -> None:
 def _require_deaths(deliveries: list[int]) -> None:
     if min(deliveries, default=0) < 0:
         raise ValueError("nothing dies less than not at all")
+
+
+def _require_outcome(payload: Any) -> None:
+    if type(payload) is not Gathered:
+        _require_payloads([payload])
+        return
+    for value in payload.values:
+        if type(value) is not Lapse:
+            _require_outcome(value.payload)
 
 
 def _require_payloads(payloads: list[Any]) -> None:

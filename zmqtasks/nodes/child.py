@@ -192,7 +192,7 @@ class Child:
         self.item = item
         started = perf_counter()
         try:
-            inputs = [loaded.input_of(value) for value in more.inputs] if more is not None else []
+            inputs = loaded.inputs_of(more.inputs, self.cluster[0]) if more is not None else []
             value = self._functions.call(fn, payloads.load(payload, inputs))
             try:
                 result = payloads.dump_result(value)

@@ -22,8 +22,10 @@ class Faces:
         return len(self._singles) + len(self._spans)
 
     def add(self, tasks: list[Task]) -> None:
-        """These are handed on."""
+        """These are handed on; of those without a face nobody hears."""
         for task in tasks:
+            if task.face is None:
+                continue
             if task.span:
                 self._spans[task.id] = task.face, task.count, []
                 insort(self._firsts, task.id)

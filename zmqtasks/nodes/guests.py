@@ -38,6 +38,7 @@ class Guests:
             str, Options
         ] = {}  # options of tasks, as the last node with it has registered them
         self.left: list[Visitor] = []  # who have left since somebody looked
+        self.gone: list[int] = []  # sessions of clients that submit no more, since then
         self._away_s = away_s
         self._cluster_id = cluster_id
         self._mailbox = mailbox
@@ -162,6 +163,7 @@ class Guests:
         """
         numbers = []
         for session in [session for session in self.sessions.values() if session.is_over(now, self._away_s)]:
+            self.gone.append(session.number)
             if not session.has_left and self._is_busy(session):
                 session.gone_at = now  # to look through all tasks each time would cost too much
                 continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 
+from zmqtasks.members import Gone
+
 _COUNTER_BITS = 36  # from the top: 28 bits of session, one bit for arrays, a counter
 _ARRAY_BIT = 1 << (_COUNTER_BITS - 1)
 SESSION_MAX = (1 << 28) - 1
@@ -13,6 +15,11 @@ SESSION_MAX = (1 << 28) - 1
 def session_of(id_: int) -> int:
     """Whose task it is."""
     return id_ >> _COUNTER_BITS
+
+
+def ids_of(session: int, sessions: int = 1) -> Gone:
+    """So many sessions from there on have ended: no ids of theirs come any more."""
+    return Gone(session << _COUNTER_BITS, sessions << _COUNTER_BITS)
 
 
 class Ids:

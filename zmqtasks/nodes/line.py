@@ -18,7 +18,7 @@ from zmqtasks.blobs import Shelf
 from zmqtasks.catalog import Catalog
 from zmqtasks.errors import BrokerLost, ClientClosed, UnknownTask, ZmqTasksError
 from zmqtasks.keys import Key
-from zmqtasks.messages import AWAY, CANCELLED, GONE, Loss, Report, Task
+from zmqtasks.messages import AWAY, CANCELLED, GONE, JOIN, Loss, Report, Task
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.faces import Faces
 from zmqtasks.nodes.ids import Ids, session_of
@@ -71,7 +71,7 @@ class Line:
         self._at_end = at_end
         self._stopping = self._cancelling = False
         self._words: deque[Any] = deque()  # other messages that are to be sent
-        self._told: set[int] = set()  # numbers of the functions that the broker has
+        self._told = {JOIN}  # numbers of the functions that the broker has
         self._known: set[bytes] = set()  # hashes of the buffers that it has
         self._loop = Loop()
         self._dealer = Dealer(self._loop, address, key)
@@ -192,7 +192,8 @@ class Line:
             self._known -= gone
             self._dealer.send(codec.simple(wire.Forget(list(gone))))
         while outgoing.inbox and outgoing.has_room:
-            self._send_tasks(outgoing.batch())
+            tasks = outgoing.batch()
+            self._send_tasks(tasks, more=outgoing.cuts_a_workflow)
         if self._words:
             while self._words:
                 word = self._words.popleft()
@@ -202,7 +203,7 @@ class Line:
                     self._dealer.send(codec.simple(word.word))
             outgoing.notify()
 
-    def _send_tasks(self, tasks: list[Task]) -> None:
+    def _send_tasks(self, tasks: list[Task], *, more: bool) -> None:
         if session_of(tasks[0].id) != self.session or session_of(tasks[-1].id) != self.session:
             tasks = self._lose_strays(tasks)
         known: dict[int, Any] = {}
@@ -215,7 +216,7 @@ class Line:
         self._told |= new
         functions: wire.Functions = [self._functions.by_number[number] for number in new]
         self.faces.add(tasks)
-        message = codec.asked(tasks, known, functions, self._known, afar=True)
+        message = codec.asked(tasks, known, functions, self._known, afar=True, more=more)
         self.outgoing.add(message)
         self._dealer.send(message)
 
@@ -223,7 +224,7 @@ class Line:
         """Tasks that were numbered for a broker that is gone."""
         for task in tasks:
             if session_of(task.id) != self.session:
-                task.face.settle(task, CANCELLED, GONE)
+                _lose(task, GONE)
         return [task for task in tasks if session_of(task.id) == self.session]
 
     def _hear(self, message: wire.Arrived | None) -> bool:
@@ -268,7 +269,7 @@ class Line:
             self.session = head.first
             self.cluster_id = head.cluster_id
             self.ids = Ids(head.first)
-            self._told.clear()
+            self._told = {JOIN}
             self._known.clear()
             self._about.got = 0
             self.outgoing.begin_anew()
@@ -335,7 +336,7 @@ class Line:
                 task = self.outgoing.inbox.popleft()
             except IndexError:
                 return
-            task.face.settle(task, CANCELLED, reason)
+            _lose(task, reason)
 
     def _lose_all(self, reason: str) -> None:
         """Nothing more will be heard of what was submitted."""
@@ -358,3 +359,8 @@ class Line:
         self._at_end()
         self.welcomed.set()
         self.outgoing.notify()
+
+
+def _lose(task: Task, reason: str) -> None:
+    if task.face is not None:
+        task.face.settle(task, CANCELLED, reason)

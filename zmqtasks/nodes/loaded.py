@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks import payload as payloads
@@ -11,7 +11,7 @@ from zmqtasks.named import register, registered
 if TYPE_CHECKING:
     from zmqtasks.messages import Value
 
-__all__ = ["Loaded", "input_of", "register"]
+__all__ = ["Loaded", "inputs_of", "register"]
 
 
 class Loaded:
@@ -39,7 +39,10 @@ class Loaded:
         return (rest[0] if rest else self.function(fn))(*args, **kwargs)
 
 
-def input_of(value: Value) -> Any:
-    """The value of a future among the arguments."""
-    found = payloads.load(value.payload)
-    return found if value.index < 0 else found[value.index]
+def inputs_of(values: Iterable[Value], cluster_id: str) -> list[Any]:
+    """The values of the futures among the arguments."""
+    inputs: list[Any] = []
+    for value in values:
+        found = payloads.load(value.payload, None, cluster_id)
+        inputs.append(found if value.index < 0 else found[value.index])
+    return inputs

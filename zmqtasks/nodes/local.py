@@ -24,13 +24,14 @@ from zmqtasks.core.effects import Answer, End, Look, Send, Settle
 from zmqtasks.core.results import end
 from zmqtasks.errors import ClientClosed, ForkedClient
 from zmqtasks.functions import Functions
-from zmqtasks.messages import CANCELLED, DEAD, QUEUED, Cancel, Joined, Report, Run, Submit, Task
+from zmqtasks.members import Closed
+from zmqtasks.messages import CANCELLED, DEAD, JOIN, QUEUED, Cancel, Joined, Report, Run, Submit, Task
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.callbacks import Callbacks
 from zmqtasks.nodes.children import Children, Heard
 from zmqtasks.nodes.cpus import cpus
-from zmqtasks.nodes.crew import ChildLink, occupy_standard_descriptors
-from zmqtasks.nodes.ids import Ids
+from zmqtasks.nodes.crew import SESSIONS_MAX, ChildLink, occupy_standard_descriptors
+from zmqtasks.nodes.ids import Ids, ids_of
 from zmqtasks.nodes.loop import Loop
 
 CLIENT = 0  # this process, as a peer of its dispatcher
@@ -98,6 +99,13 @@ class LocalCluster:
         """Take `tasks` in, in one turn."""
         self.raise_if_unusable()
         self._inbox.extend(tasks)
+        if self._closed:
+            self._refuse_inbox()
+        self._loop.wake()
+
+    def close_join(self, id_: int, count: int) -> None:
+        """The open join `id_` has `count` members: all were submitted. Does not wait."""
+        self._inbox.append(Task(id_, JOIN, Closed(id_, count), root=id_))
         if self._closed:
             self._refuse_inbox()
         self._loop.wake()
@@ -193,6 +201,8 @@ class LocalCluster:
                             self._hear(heard)
                             self._asks.forget(child.peer)
                             self._dispatcher.receive(child.peer, lost, monotonic())
+                            if session := child.peer % SESSIONS_MAX:
+                                self._dispatcher.receive(CLIENT, ids_of(session), monotonic())
                     self._turn()
         finally:
             self._end()
@@ -230,7 +240,7 @@ class LocalCluster:
 
     def _report(self, head: wire.Progress) -> None:
         task = self._dispatcher.ledger.find(head.id)
-        if task is not None and type(task.face) is not Asker:
+        if task is not None and task.face is not None and type(task.face) is not Asker:
             task.face.report(head.id, Report(head.done, head.total, head.message, head.meta))
 
     def _turn(self) -> None:
@@ -290,7 +300,7 @@ class LocalCluster:
             if type(face) is Asker:
                 end(task, payload)
                 self._asks.settle(face, [task])
-            else:
+            elif face is not None:
                 face.settle(task, state, payload)
 
     def _answer(self, effect: Answer) -> None:

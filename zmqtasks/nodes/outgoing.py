@@ -48,6 +48,12 @@ class Outgoing:
         self.sent += 1  # first: at no moment it looks as if all were taken in
         return [inbox.popleft() for _ in range(min(len(inbox), BATCH))]
 
+    @property
+    def cuts_a_workflow(self) -> bool:
+        """Whether what goes into the next message may need what went into the last one."""
+        task = next(iter(self.inbox), None)
+        return task is not None and (task.root >= 0 or bool(task.needs))
+
     def add(self, message: wire.Message) -> None:
         """The message of the last batch."""
         self.untaken.append(message)

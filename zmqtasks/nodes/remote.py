@@ -27,7 +27,8 @@ from zmqtasks.errors import (
 )
 from zmqtasks.functions import Functions
 from zmqtasks.keys import Key, load
-from zmqtasks.messages import LEASED, QUEUED, Task
+from zmqtasks.members import Closed
+from zmqtasks.messages import JOIN, LEASED, QUEUED, Task
 from zmqtasks.nodes.callbacks import Callbacks
 from zmqtasks.nodes.ids import Ids, session_of
 from zmqtasks.nodes.line import Line
@@ -147,6 +148,10 @@ class RemoteCluster:
         line = self.line
         self._wait_for_room(line)
         line.put_all(tasks)
+
+    def close_join(self, id_: int, count: int) -> None:
+        """The open join `id_` has `count` members: all were submitted. Does not wait."""
+        self.line.put_all([Task(id_, JOIN, Closed(id_, count), root=id_)])
 
     def _wait_for_room(self, line: Line) -> None:
         line.outgoing.wait(lambda: line.outgoing.has_room or line.closing or line.error is not None)

@@ -13,11 +13,13 @@ from zmqtasks.core.effects import Answer
 from zmqtasks.core.lanes import Lane
 from zmqtasks.core.results import Results, known
 from zmqtasks.keys import may
+from zmqtasks.members import Gone
 from zmqtasks.messages import QUEUED, SUCCEEDED, Answered, Cancel, Submit, Task
 from zmqtasks.nodes import checked
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.crew import SESSIONS_MAX
 from zmqtasks.nodes.guests import Guests
+from zmqtasks.nodes.ids import ids_of, session_of
 from zmqtasks.nodes.inspection import Inspection
 from zmqtasks.nodes.mailbox import Mailbox
 from zmqtasks.nodes.visitor import Session, Visitor
@@ -67,6 +69,8 @@ class Requests:
             int, tuple[Visitor, int, Visitor, int]
         ] = {}  # who asked, his token, the node, attempt
         self._fetches: dict[int, list[tuple[Visitor, int]]] = {}  # by id: who waits for the outcome
+        # By session, while it is in the midst of what needs them: outcomes that nobody else asks for.
+        self._held: dict[int, list[Task]] = {}
 
     def hear(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
         """`visitor` says something; any exception means that it makes no sense."""
@@ -125,6 +129,14 @@ class Requests:
         else:
             self._core_word(visitor, message, now)
 
+    def _gone(self, node: Visitor, message: wire.Arrived, now: float) -> None:
+        """A child of a node is."""
+        _require_node(node)
+        first, count = message.head.first, message.head.count
+        if not node.number <= session_of(first) <= session_of(first + count - 1) < node.number + SESSIONS_MAX:
+            raise ValueError("these ids are none of this node's")
+        self._dispatcher.receive(node.number, message.head, now)
+
     # ---- submitting ----------------------------------------------------------------------------------------------
 
     def _asked(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
@@ -149,6 +161,10 @@ class Requests:
             submit = session.backlog.popleft()
             submit.patient = patient
             taken = self._submit(session.number, session.python, submit, now)
+            if submit.more:
+                self._held.setdefault(session.number, [])
+            elif (held := self._held.pop(session.number, None)) is not None:
+                self._results.drop(held)
             room = None if room is None else room - taken
             session.taken += 1
 
@@ -189,7 +205,11 @@ class Requests:
     def _got(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
         if visitor.session is None:
             raise ValueError("a node has no session")
-        self._results.drop(visitor.session.confirm(message.head.count))
+        confirmed = visitor.session.confirm(message.head.count)
+        if (held := self._held.get(visitor.session.number)) is not None:
+            held += confirmed
+        else:
+            self._results.drop(confirmed)
         self.touched.add(visitor.session.number)
 
     def _fetch(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
@@ -211,6 +231,15 @@ class Requests:
                     for visitor, token in self._fetches.pop(id_):
                         self._fetched(visitor, token, id_, task)
                     break
+
+    def settled_unheard(self, tasks: list[Task], now: float) -> None:
+        """Outcomes for which nobody waits, unless it is in what is still to be submitted."""
+        for task in tasks if self._held else ():
+            if (held := self._held.get(session_of(task.id))) is not None:
+                self._results.put([task], now)
+                held.append(task)
+        if self._fetches:
+            self.settled(tasks)
 
     def _fetched(self, visitor: Visitor, token: int, id_: int, result: Task) -> None:
         out = wire.Message(visitor.known, afar=True)
@@ -245,12 +274,12 @@ class Requests:
         visitor, token, _, attempt = self._relayed.pop(message.head.token)
         self._guests.tell(visitor, visit.Report(token, [message.head.answer, attempt]))
 
-    def forget(self, visitor: Visitor) -> None:
+    def forget(self, visitor: Visitor, now: float) -> None:
         """It is gone: it will not answer, and hears of nothing that it has asked for."""
         for id_ in list(self._fetches):
             self._drop_fetches(id_, lambda waiting: waiting[0] is not visitor)
         if visitor.session is None:
-            self._forget_node(visitor)
+            self._forget_node(visitor, now)
 
     def _drop_fetches(self, id_: int, stays: Callable[[tuple[Visitor, int]], bool]) -> None:
         self._fetches[id_] = list(filter(stays, self._fetches[id_]))
@@ -275,8 +304,9 @@ class Requests:
             for node in self._guests.nodes.values():
                 node.functions.discard(number)
 
-    def _forget_node(self, node: Visitor) -> None:
+    def _forget_node(self, node: Visitor, now: float) -> None:
         self.asks.forget(node.number)
+        self._dispatcher.receive(node.number, ids_of(node.number, SESSIONS_MAX), now)
         for key in [key for key, (asked, _) in self._questions.items() if asked is node]:
             del self._questions[key]
         for key in [key for key, relayed in self._relayed.items() if relayed[2] is node]:
@@ -293,6 +323,7 @@ class Requests:
         wire.Stops: _core_word,
         wire.Room: _core_word,
         wire.Begun: _core_word,
+        Gone: _gone,
         wire.Signal: _signal,
         wire.Asked: _asked,
         wire.CancelAsked: _cancel,

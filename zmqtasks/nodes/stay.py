@@ -9,12 +9,13 @@ from zmqtasks import codec, wire
 from zmqtasks.blobs import FILE_BYTES_MIN, Buffer, Packed, hold
 from zmqtasks.catalog import Catalog, Function
 from zmqtasks.core.node import ABOVE
-from zmqtasks.messages import QUEUED, Cancel, Done, Recall, Task
+from zmqtasks.members import Gathered
+from zmqtasks.messages import JOIN, QUEUED, Cancel, Done, Recall, Task
 from zmqtasks.nodes.asks import Asks
 from zmqtasks.nodes.crew import SESSIONS_MAX, ChildLink
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.household import Household, Plan
-from zmqtasks.nodes.ids import session_of
+from zmqtasks.nodes.ids import ids_of, session_of
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.visit import Inquiry, Report, Welcome
 
@@ -27,7 +28,7 @@ class Stay(Household):
         self._mailbox = dealer.mailbox
         self._first = welcome.first
         self._asked = Catalog()  # functions of what tasks here submit, by numbers of this node
-        self._told: set[int] = set()  # those of them that the broker has
+        self._told = {JOIN}  # those of them that the broker has
         self._known: set[bytes] = set()  # hashes of the buffers that it has
         self._asks = Asks(self._asked)
         self._tokens = count()
@@ -58,6 +59,7 @@ class Stay(Household):
     def child_lost(self, peer: int) -> None:
         """What it has asked for goes on, unheard."""
         self._asks.forget(peer)
+        self._dealer.send(codec.simple(ids_of(self._first + peer % SESSIONS_MAX)))
 
     def _submit(self, peer: int, message: wire.Arrived) -> None:
         """A task submits: that is the broker's to deal."""
@@ -65,8 +67,9 @@ class Stay(Household):
         new = {task.fn for task in submit.tasks} - self._told
         self._told |= new
         functions: wire.Functions = [self._asked.by_number[number] for number in new]
-        self.node.submitted(task.id for task in submit.tasks)
-        self._dealer.send(codec.asked(submit.tasks, submit.known, functions, self._known, afar=True))
+        self.node.submitted(task.id for task in submit.tasks if task.face is not None)
+        tasks, known, instead = submit.tasks, submit.known, submit.instead
+        self._dealer.send(codec.asked(tasks, known, functions, self._known, afar=True, instead=instead))
 
     # ---- the broker ----------------------------------------------------------------------------------------------
 
@@ -139,6 +142,9 @@ def _here(payload: Any) -> Any:
     """`payload` with its large buffers in shared memory: they are copied once, and not again for each child."""
     if type(payload) is Packed:
         payload.buffers = [_shared(buffer) for buffer in payload.buffers]
+    elif type(payload) is Gathered:
+        for value in payload.values:
+            _here(value.payload)
     return payload
 
 

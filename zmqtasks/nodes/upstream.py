@@ -12,7 +12,8 @@ from zmqtasks import codec, wire
 from zmqtasks.blobs import Shelf
 from zmqtasks.errors import TooDeep
 from zmqtasks.functions import Functions
-from zmqtasks.messages import QUEUED, Resumed, Task, Waiting
+from zmqtasks.members import Closed
+from zmqtasks.messages import JOIN, QUEUED, Resumed, Task, Waiting
 from zmqtasks.named import has_app
 from zmqtasks.nodes.child import Child
 from zmqtasks.nodes.faces import Faces
@@ -31,7 +32,7 @@ class Upstream:
         self.cluster_id, session, self.workers = child.cluster
         self.ids = Ids(session)
         self._child = child
-        self._told: set[int] = set()  # numbers of the functions that the host has
+        self._told = {JOIN}  # numbers of the functions that the host has
         self._faces = Faces()
         self._answers: dict[int, tuple[threading.Event, list[bool]]] = {}
         self._tokens = itertools.count()
@@ -47,8 +48,8 @@ class Upstream:
         """Take `task` in."""
         self.submit_all([task])
 
-    def submit_all(self, tasks: list[Task]) -> None:
-        """Take `tasks` in."""
+    def submit_all(self, tasks: list[Task], instead: dict[int, int] | None = None) -> None:
+        """Take `tasks` in; `instead`: by the id of one of them the running task that is to end with its outcome."""
         known: dict[int, Any] = {}
         for task in tasks:
             for future in task.inputs:
@@ -60,7 +61,11 @@ class Upstream:
             new = {task.fn for task in tasks} - self._told
             self._told |= new
             functions: wire.Functions = [self.functions.by_number[number] for number in new]
-            self._child.send(codec.asked(tasks, known, functions))
+            self._child.send(codec.asked(tasks, known, functions, instead=instead))
+
+    def close_join(self, id_: int, count: int) -> None:
+        """The open join `id_` has `count` members: all were submitted."""
+        self.submit_all([Task(id_, JOIN, Closed(id_, count))])
 
     def cancel(self, id_: int, *, terminate: bool) -> bool:
         """Ask the dispatcher."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from zmqtasks import payload
-from zmqtasks.errors import NotJson, NotPicklable
+from zmqtasks.errors import NotJson, NotPicklable, text_of
 
 Name = Literal["json", "repr", "pickle"]
 
@@ -59,7 +59,7 @@ def as_pickle(value: Any) -> bytes:
     try:
         pickled = payload.dumps(value)
     except Exception as error:
-        raise NotPicklable(f"the result cannot be pickled: {payload.text_of(error)}") from error
+        raise NotPicklable(f"the result cannot be pickled: {text_of(error)}") from error
     return b'{"pickle":"%b"}' % base64.b64encode(pickled)
 
 

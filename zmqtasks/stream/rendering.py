@@ -17,8 +17,7 @@ from typing import Any
 
 import msgspec
 
-from zmqtasks import payload
-from zmqtasks.errors import CommandFailed, InputFailed, NotJson, NotPicklable
+from zmqtasks.errors import CommandFailed, InputFailed, NotJson, NotPicklable, text_of, type_name
 from zmqtasks.functions import name_of
 from zmqtasks.stream import batch
 from zmqtasks.stream.batch import Unit, Value
@@ -165,8 +164,8 @@ def _fault(error: BaseException | BadInput) -> dict[str, Any]:
         return {"type": "BadInput", "message": str(error), "traceback": ""}
     assert isinstance(error, BaseException), "nothing else fails"
     fault = {
-        "type": _plain(payload.type_name(error)),
-        "message": _plain(payload.text_of(error)),
+        "type": _plain(type_name(error)),
+        "message": _plain(text_of(error)),
         "traceback": "",
     }
     if isinstance(error, CommandFailed):
@@ -187,10 +186,10 @@ def _said(error: BaseException | BadInput) -> str:
     if type(error) is BadInput:
         return str(error)
     assert isinstance(error, BaseException), "nothing else fails"
-    text = " ".join(payload.text_of(error).split())
+    text = " ".join(text_of(error).split())
     if isinstance(error, CommandFailed):
         return text
-    return f"{payload.type_name(error)}: {text}" if text else payload.type_name(error)
+    return f"{type_name(error)}: {text}" if text else type_name(error)
 
 
 def _plain(text: str) -> str:
