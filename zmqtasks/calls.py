@@ -74,17 +74,15 @@ class Calls:
     ) -> list[Task]:
         """A call for each of `items` (with `star`, of its elements), as spans of at most `size`; ids are consecutive.
 
-        They begin with `base`, if there is one. All of them need `after`, and may have it among their arguments;
-        `NotASpan` where there is another future.
+        They begin with `base`, if there is one. They run once `after` has succeeded. `NotASpan` where a future is among
+        the arguments: each needs that for itself, and has a copy of its value.
         """
         number, _, data = self._functions.find(fn)
         if base is None:
             base = self._host.ids.block(len(items))
         tasks = [
             Task(base + first, number, payload, options, count=count, span=True)
-            for first, count, payload in self.batches(
-                items, size, fn, star=star, inline=data is None, after=after
-            )
+            for first, count, payload in self.batches(items, size, fn, star=star, inline=data is None)
         ]
         if after is not None:
             for task in tasks:
@@ -99,18 +97,17 @@ class Calls:
         *,
         star: bool,
         inline: bool = False,
-        after: Future[Any] | None = None,
     ) -> Iterator[tuple[int, int, payloads.Payload]]:
         """The payloads of spans of at most `size` for `items`: (the first's index, how many, the payload).
 
-        `fn` is what they are for; `inline`: it is in each payload. Of futures only `after` may be among them.
+        `fn` is what they are for; `inline`: it is in each payload.
         """
         work = [(at, min(at + size, len(items))) for at in range(0, len(items), size)][::-1]
         while work:
             first, end = work.pop()
             part = items[first:end]
             payload, needs = self._pack((star, part, fn) if inline else (star, part), fn)
-            if needs and needs != [after]:
+            if needs:
                 raise NotASpan
             if len(payload) > _SPAN_BYTES_MAX and end - first > 1:
                 middle = (first + end) // 2

@@ -191,9 +191,9 @@ class Plan:
         """Neighbours that call the same, each with its arguments."""
         node, up = first.node, first.up
         given = {**first.given, **dict(node.options)} if node.options else first.given
-        takes = up is not None and not node.immutable
-        rows = [(up, *member.args) if takes else member.args for member in members]
-        if not self._spans(first, given, rows, self._calls.span_size(of), star=True):
+        takes = up is not None and not node.immutable  # then each has a value of its own to take
+        rows = [member.args for member in members]
+        if takes or not self._spans(first, given, rows, self._calls.span_size(of), star=True):
             for at, member in enumerate(members):
                 self._call(_shifted(first, at, member), given)
 
