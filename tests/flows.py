@@ -183,7 +183,10 @@ class Oracle:
         return self._links(recipe, end, sure=sure)
 
     def _links(self, recipe: Recipe, end: End, *, sure: bool) -> End:
-        for link in recipe.links if end.fine else recipe.errors:
+        several = recipe.links if end.fine else recipe.errors
+        if not sure:  # what nobody wants any more is not retried either, and so may fail before it would succeed
+            several = recipe.links + recipe.errors
+        for link in several:
             self._run(link, end.value if end.fine else ["Failure", end.value], sure=sure)
         return end
 
