@@ -60,7 +60,7 @@ class Pipeline:
     """A ventilator with one worker for that sink, to run inputs through `function` once."""
 
     def __init__(self, folder: Path, function: Callable[[str], Any]) -> None:
-        self._engine = Engine(
+        self.engine = Engine(
             RenderedFunction(function),
             workers=1,
             bind=None,
@@ -74,7 +74,7 @@ class Pipeline:
 
     def run(self, inputs: list[str], *, ordered: bool = False) -> int:
         """Run them; how many failures there are in all."""
-        with Output(None) as nowhere, self._engine as engine:
+        with Output(None) as nowhere, self.engine as engine:
             run = Run(Values(inputs), nowhere, NoDisplay())
             run.go(engine, ordered=ordered)
             return run.failed + engine.failed_before
@@ -191,6 +191,9 @@ class Running:
         except BaseException as error:  # noqa: BLE001 - the test's thread looks at it
             self.error = error
 
+    def stop(self) -> None:
+        self._pipeline.engine.stop()
+
     def end(self) -> None:
         self._thread.join(20)
         assert not self._thread.is_alive()
@@ -234,3 +237,36 @@ def test_a_sink_that_comes_back_with_other_inputs_is_no_use(tmp_path: Path, gate
         run.end()
     assert isinstance(run.error, InputChanged)
     assert str(run.error).endswith('that of index 49 is the first that differs, now "49"')
+
+
+def test_who_is_to_stop_waits_no_longer_for_a_sink_that_is_gone(
+    tmp_path: Path, gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zmqtasks.nodes.ventilator.SINK_PATIENCE_S", 0.3)
+    inputs = [str(index) for index in range(50)]
+    with Sink(tmp_path):
+        run = Running(tmp_path, gate, inputs)
+        until(lambda: len(results(tmp_path / "out")) == 49)
+    run.stop()
+    run.end()
+    assert (run.failed, run.error) == (0, None)
+    said = [one.getMessage() for one in caplog.records if "not come back" in one.getMessage()]
+    assert said == ["the sink has not come back: the run ends without it, and without what was running"]
+    with Sink(tmp_path, resume=True) as sink:
+        gate.open()
+        assert Pipeline(tmp_path, number).run(inputs) == 0
+        assert sink.ended()
+    assert len(results(tmp_path / "out")) == 50
+
+
+def test_who_is_to_stop_tells_a_sink_that_comes_back(tmp_path: Path, gate: Gate) -> None:
+    inputs = [str(index) for index in range(50)]
+    with Sink(tmp_path):
+        run = Running(tmp_path, gate, inputs)
+        until(lambda: len(results(tmp_path / "out")) == 49)
+    run.stop()
+    with Sink(tmp_path, resume=True) as sink:
+        run.end()
+        assert not sink.ended(), "it has heard that there is more to be done"
+        assert (run.failed, run.error) == (0, None)
+    assert len(results(tmp_path / "out")) == 49

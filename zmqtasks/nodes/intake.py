@@ -7,6 +7,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 import zmq
@@ -42,6 +43,7 @@ class Intake(Protocol):
     address: str  # where workers find it; "" while nobody is there
     key: str  # its public key, "" if it is the ventilator's own
     is_back: bool  # it has come, and says what it knows: the batches that are on have to be looked through
+    lost_at: float  # since when it has been gone, in seconds of the clock; infinite while it is there
 
     def has_mail(self) -> bool:
         """Whether something has come; asked before each sleep."""
@@ -70,6 +72,7 @@ class OwnIntake:
 
     key = ""
     is_back = False
+    lost_at = inf
 
     def __init__(self, pipeline: str, sockets: Sockets, loop: Loop, window: Window, accept: Accept) -> None:
         self._pipeline = pipeline
@@ -145,6 +148,7 @@ class FarIntake:
 
     address = ""
     is_back = False
+    lost_at = inf
 
     def __init__(
         self,
@@ -235,6 +239,7 @@ class FarIntake:
         self._known, self._had = known, Had([], [])
         self.failed_before = about.failed - self._failed
         self.address, self.is_back = reachable(about.address, self._dealer.address), True
+        self.lost_at = inf
         self.has_answered.set()
         if self._was_lost:
             _log.info("the sink at %s is back", self._dealer.address)
@@ -244,6 +249,8 @@ class FarIntake:
 
     def _lose(self, now: float) -> bool:
         lost, self.address = bool(self.address), ""
+        if lost:
+            self.lost_at = now
         if lost and not self._ended:
             self._was_lost = True
             _log.warning("the sink at %s is gone: waiting for it", self._dealer.address)

@@ -13,6 +13,7 @@ import secrets
 import threading
 import weakref
 from collections import deque
+from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ from zmqtasks.nodes.window import Unheard, Window
 from zmqtasks.options import Options
 from zmqtasks.stream.present import Present
 
+SINK_PATIENCE_S = 3.0  # what a sink that is gone may take to come back when the run is to end
 BEAT_S = 1.0  # how often a worker says that it is there
 PIPE_HWM = 2  # batches that wait for a worker here; so many more wait there
 PIPE_BYTES = 256 << 10  # what the kernel may hold of them
@@ -95,6 +97,8 @@ class VentilatorNode:
         )  # from other threads: batches, and what is to be done with the stream
         self._dropped: threading.Event | None = None  # set when the run before is forgotten
         self._fed_all = self._is_whole = False  # nothing more comes; and that was all
+        self._halted_at = -inf  # when this run was
+        self._gave_up = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="zmqtasks-ventilator", daemon=True)
 
@@ -266,6 +270,7 @@ class VentilatorNode:
                 self._intake.begin(word[0], ordered=word[1])
             elif word == "halt":
                 self._stream.halt()
+                self._halted_at = now
             elif word in ("fed", "broken off"):
                 self._fed_all, self._is_whole = True, word == "fed"
             else:
@@ -294,12 +299,24 @@ class VentilatorNode:
             self.window.freed(stream.freed_bytes)
             stream.freed_bytes = 0
         full = self._push(now)
-        is_done = not stream.running if stream.is_halted else self._fed_all and not stream.unsettled
-        if is_done and not self._words:
+        if self._has_ended(now) and not self._words:
             self.window.end()
         self.window.offer(stream.wanted - sum(1 for word in list(self._words) if type(word) is Feed))
         times = [stream.next_deadline(), now + RETRY_S if full else None]
         return min([time for time in times if time is not None], default=now + BEAT_S)
+
+    def _has_ended(self, now: float) -> bool:
+        """Whether nothing more comes of the run."""
+        if not self._stream.is_halted:
+            return self._fed_all and not self._stream.unsettled
+        if self._intake.lost_at == inf:
+            return not self._stream.running
+        # What ran has nowhere to go, and the sink is to hear of the end, if it comes back soon.
+        gives_up = now - max(self._halted_at, self._intake.lost_at) >= SINK_PATIENCE_S
+        if gives_up and not self._gave_up:
+            self._gave_up = True
+            _log.warning("the sink has not come back: the run ends without it, and without what was running")
+        return gives_up
 
     def _push(self, now: float) -> bool:
         """Fill the pipe; whether it would take no more."""
