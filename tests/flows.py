@@ -74,6 +74,8 @@ def step(*given: Any) -> list[Any]:
 def plain(value: Any) -> Any:
     """A value without exceptions."""
     if isinstance(value, Failure):
+        assert value.task_id
+        assert value.traceback
         return ["Failure", plain(value.exception)]
     if isinstance(value, BaseExceptionGroup):
         return ["ExceptionGroup", *map(plain, value.exceptions)]
@@ -184,7 +186,9 @@ class Oracle:
 
     def _links(self, recipe: Recipe, end: End, *, sure: bool) -> End:
         several = recipe.links if end.fine else recipe.errors
-        if not sure:  # what nobody wants any more is not retried either, and so may fail before it would succeed
+        if (
+            not sure
+        ):  # what nobody wants any more is not retried either, and so may fail before it would succeed
             several = recipe.links + recipe.errors
         for link in several:
             self._run(link, end.value if end.fine else ["Failure", end.value], sure=sure)

@@ -70,7 +70,7 @@ class Calls:
         *,
         star: bool,
         base: int | None = None,
-        after: Future[Any] | None = None,
+        after: Any = None,
     ) -> list[Task]:
         """A call for each of `items` (with `star`, of its elements), as spans of at most `size`; ids are consecutive.
 

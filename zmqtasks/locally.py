@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import inspect
 import itertools
-import traceback
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +13,7 @@ from zmqtasks.errors import UnknownTask, UpstreamFailed
 from zmqtasks.messages import FAILED, SUCCEEDED, UPSTREAM_FAILED
 from zmqtasks.names import found, is_task
 from zmqtasks.options import Retry
-from zmqtasks.outcome import Failure, group_of
+from zmqtasks.outcome import failure_of
 
 if TYPE_CHECKING:
     from zmqtasks.flow import Signature, Workflow
@@ -52,7 +51,7 @@ def _run_links(node: Any, end: _End) -> None:
             _run(link, end.value, {})
     else:
         for link in node.errors:
-            _run(link, Failure(end.id, end.value, "".join(traceback.format_exception(end.value))), {})
+            _run(link, failure_of(end.id, [end.value]), {})
 
 
 def _skip(node: Any, because: _End) -> _End:
@@ -130,7 +129,9 @@ def _joined(coming: Iterator[_End], failure: str) -> _End:
         ends.append(end)
     failed = [end.value for end in ends if end.state != SUCCEEDED]
     if failed and failure == "wait":
-        return _End(id_, FAILED, group_of(failed, len(ends)))
+        return _End(
+            id_, FAILED, BaseExceptionGroup(f"task {id_}: {len(failed)} of its members failed", failed)
+        )
     return _End(id_, SUCCEEDED, [end.value for end in ends])
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, NamedTuple
 
 from zmqtasks import payload as payloads
-from zmqtasks.errors import (
-    RemoteError,
-)
-from zmqtasks.messages import (
-    Task,
-)
+from zmqtasks.errors import RemoteError
+from zmqtasks.messages import Task
 
 
 class Failure(NamedTuple):
@@ -21,9 +18,33 @@ class Failure(NamedTuple):
     traceback: str
 
 
-def group_of(errors: list[BaseException], count: int) -> BaseException:
-    """The failures of a group of `count` members that has waited for all of them."""
-    return BaseExceptionGroup(f"{len(errors)} of {count} members failed", errors)
+class Caught:
+    """Among a call's arguments: the `Failure` of task `task_id`, which the join `future` has caught."""
+
+    __slots__ = ("future", "task_id")
+
+    def __init__(self, task_id: str, future: Any) -> None:
+        self.task_id = task_id
+        self.future = future
+
+    @property
+    def number(self) -> int:
+        """The id of the join within its cluster."""
+        return int(self.future.number)
+
+    def known(self) -> tuple[int, Any] | None:
+        """As of its future."""
+        known: tuple[int, Any] | None = self.future.known()
+        return known
+
+    def __reduce__(self) -> Any:
+        return failure_of, (self.task_id, self.future)
+
+
+def failure_of(task_id: str, caught: list[BaseException]) -> Failure:
+    """What a task is given of a failure."""
+    (error,) = caught
+    return Failure(task_id, error, "".join(traceback.format_exception(error)))
 
 
 class Opened(NamedTuple):
@@ -51,10 +72,10 @@ class Piece:
         self.outcome = outcome
         self._values: list[Any] | None = None
 
-    def values(self) -> list[Any]:
-        """Their values, unpickled once."""
+    def values(self, cluster_id: str = "") -> list[Any]:
+        """Their values, unpickled once; `cluster_id` as `payload.load` takes it."""
         if self._values is None:
-            value = payloads.load(self.outcome)
+            value = payloads.load(self.outcome, None, cluster_id)
             self._values = value if self.is_list else [value]
         return self._values
 
@@ -65,9 +86,9 @@ class Item(NamedTuple):
     piece: Piece
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
 
-    def open(self) -> Any:
+    def open(self, cluster_id: str) -> Any:
         """Its value."""
-        return self.piece.values()[self.index]
+        return self.piece.values(cluster_id)[self.index]
 
 
 def load(outcome: Any, id_: str) -> Opened:
@@ -77,7 +98,8 @@ def load(outcome: Any, id_: str) -> Opened:
             value = payloads.loads(outcome)
         else:
             cluster_id = id_.rpartition("-")[0]
-            value = outcome.open() if isinstance(outcome, Item) else payloads.load(outcome, None, cluster_id)
+            is_item = isinstance(outcome, Item)
+            value = outcome.open(cluster_id) if is_item else payloads.load(outcome, None, cluster_id)
         # The payload of what may change is kept: as an argument, the future stands for what the task returned.
         return Opened(value, None, None if type(value) in payloads.ATOMS else outcome)
     except SystemExit as error:

@@ -373,7 +373,7 @@ def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseExcepti
         return exceeded
     if isinstance(outcome, Gathered):
         lapses = load(outcome, cluster_id=cluster_id)
-        return BaseExceptionGroup(f"task {id_}: members of it have failed", lapses)
+        return BaseExceptionGroup(f"task {id_}: {len(lapses)} of its members failed", lapses)
     if state == FAILED:
         return load_error(outcome)
     if state == EXPIRED:

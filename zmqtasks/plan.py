@@ -19,7 +19,9 @@ from zmqtasks.members import Members
 from zmqtasks.messages import JOIN, Task
 from zmqtasks.names import found, is_task
 from zmqtasks.options import Options
+from zmqtasks.outcome import Caught
 
+Up = Future[Any] | Caught  # what an argument is made of
 _NO_OPTIONS: dict[str, Any] = {}
 
 
@@ -32,7 +34,7 @@ class Step(NamedTuple):
     node: Any
     id: int
     root: int
-    up: Future[Any] | None = None
+    up: Up | None = None
     given: dict[str, Any] = _NO_OPTIONS
     parent: tuple[int, int] | None = None
     face: Any = None
@@ -106,7 +108,7 @@ class Plan:
             later.append(Step(Catch(link, of), id_, id_))
         self._work += reversed(later)
 
-    def _link(self, link: Workflow, of: Future[Any]) -> Step:
+    def _link(self, link: Workflow, of: Up) -> Step:
         id_ = self._host.ids.next()
         return Step(link, id_, id_, of)
 
@@ -115,7 +117,7 @@ class Plan:
         self.tasks.append(
             Task(step.id, JOIN, Members(1, "catch"), needs=(of.number,), inputs=(of,), root=step.root)
         )
-        self._work.append(self._link(step.node.link, self._future(step.id)))
+        self._work.append(self._link(step.node.link, Caught(of.id, self._future(step.id))))
 
     def _call(self, step: Step, given: dict[str, Any]) -> None:
         node, up = step.node, step.up
@@ -129,7 +131,8 @@ class Plan:
         self.tasks.append(task)
 
     def _chain(self, step: Step, given: dict[str, Any]) -> None:
-        up, steps = step.up, []
+        up: Up | None = step.up
+        steps = []
         for node in step.node.steps[:-1]:
             id_ = self._host.ids.next()
             steps.append(Step(node, id_, step.root, up, given))
@@ -240,7 +243,7 @@ class Plan:
         if step.up is not None:  # members that come late need the value itself: it may be forgotten by then
             for task in self.tasks:
                 if task.id == step.up.number and task.face is None:
-                    task.face = step.up
+                    task.face = step.up.future if isinstance(step.up, Caught) else step.up
         self._join(step, None)
         self.opened.append(Open(step, given, members))
 
