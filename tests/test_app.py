@@ -14,7 +14,8 @@ import cloudpickle
 import pytest
 
 import zmqtasks
-from zmqtasks import App, Retry, Task, UnknownTask, current
+from zmqtasks import App, Retry, Task, UnknownTask, current, signature
+from zmqtasks.flow import Workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -332,6 +333,27 @@ def test_a_task_comes_home(app: App) -> None:
     assert app.client.submit(lambda: itself).result() is itself
     assert app.client.submit(lambda: app).result() is app
     assert app.client.submit(itself, 3).exception() is not None  # an int has no name: it was called
+
+
+def test_signatures_of_a_task(app: App) -> None:
+    """Values that know its name; what it does not take is an error when they are made."""
+
+    @app.task(priority=3)
+    def add(x: int, y: int = 1) -> int:
+        return x + y
+
+    assert add.s(1) == signature(add, 1) == signature("test.add", 1)
+    assert add.si(1, y=2) == add.signature((1,), {"y": 2}, immutable=True)
+    assert add.signature((1,), priority=5) == add.s(1).set(priority=5)
+    assert add.s(2).apply() == 3
+    assert (add.map(range(2)).items, add.map([1]).apply()) == ((0, 1), [2])
+    assert add.starmap([(1, 2), (3,)]).apply() == [3, 4]
+    assert add.chunks([(1,), (2,), (3,)], 2).apply() == [[2, 3], [4]]
+    assert Workflow.from_json(add.s(1).to_json()).task == "test.add"
+    for wrong in (lambda: add.s(1, 2, 3), lambda: add.s(z=1), add.si, lambda: add.si(1, 2, 3)):  # type: ignore[call-arg]  # that is the point
+        with pytest.raises(TypeError, match=r"^test\.add\(x: 'int', y: 'int' = 1\)"):
+            wrong()
+    assert add.s(2).delay().result() == 3
 
 
 def test_an_app_without_tasks_in_flight_is_opened_and_closed(app: App) -> None:

@@ -7,19 +7,22 @@ import secrets
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from zmqtasks.named import Named, unknown
+from zmqtasks.names import NAMED
 from zmqtasks.nodes import child
 from zmqtasks.options import Retry, checked
-from zmqtasks.task import Task
+from zmqtasks.task import Task, linked
 
 if TYPE_CHECKING:
     from zmqtasks.client import Client
     from zmqtasks.future import Future
+    from zmqtasks.options import Given, Shown
     from zmqtasks.submitter import Submitter
+    from zmqtasks.task import Links
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -87,11 +90,23 @@ class App(Named):
     # ---- tasks ---------------------------------------------------------------------------------------------------
 
     @overload
-    def task(self, runs: type[Runs[P, R_co]], /, **options: Any) -> Task[P, R_co]: ...
+    def task(
+        self, runs: type[Runs[P, R_co]], /, *, name: str | None = None, **options: Unpack[Given]
+    ) -> Task[P, R_co]: ...
     @overload
-    def task(self, runs: Callable[P, R_co], /, **options: Any) -> Task[P, R_co]: ...
+    def task(
+        self,
+        runs: Callable[P, R_co],
+        /,
+        *,
+        base: type[Task] = Task,
+        name: str | None = None,
+        **options: Unpack[Given],
+    ) -> Task[P, R_co]: ...
     @overload
-    def task(self, /, **options: Any) -> Callable[[Callable[P, R_co]], Task[P, R_co]]: ...
+    def task(
+        self, /, *, base: type[Task] = Task, name: str | None = None, **options: Unpack[Given]
+    ) -> Callable[[Callable[P, R_co]], Task[P, R_co]]: ...
     def task(
         self, runs: Any = None, /, *, base: type[Task] = Task, name: str | None = None, **options: Any
     ) -> Any:
@@ -116,14 +131,12 @@ class App(Named):
         )
         task: Task[..., Any] = base()
         task.bind(self, name, options, fn)
-        before = self._tasks.get(name)
-        if before is not None and _place(before) != _place(
-            task
-        ):  # else its module, or a notebook's cell, runs again
+        before = self._tasks.get(name)  # of the same place: its module, or a notebook's cell, runs again
+        if before is not None and _place(before) != _place(task):
             raise ValueError(
                 f"the app {self.name!r} has a task {name!r} already ({'.'.join(_place(before))}): name= gives another"
             )
-        self._tasks[name] = task
+        self._tasks[name] = NAMED[name] = task
         return task
 
     # ---- submitting ----------------------------------------------------------------------------------------------
@@ -149,9 +162,13 @@ class App(Named):
     def send(
         self,
         name: str,
-        args: tuple[Any, ...] | list[Any] = (),
+        /,
+        args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
+        *,
+        link: Links = None,
+        link_error: Links = None,
+        **options: Unpack[Shown],
     ) -> Future[Any]:
         """Run the task of that name in a worker that has it, one started with `-A`, whose options for it hold.
 
@@ -160,7 +177,9 @@ class App(Named):
         if not (self.broker or os.environ.get("ZMQTASKS_BROKER")):
             if (task := self._tasks.get(name)) is None:
                 raise unknown(name, self._tasks)
-            return task.apply_async(args, kwargs, **options)
+            return task.apply_async(args, kwargs, link=link, link_error=link_error, **options)
+        if link or link_error:
+            return self.client.run(linked(name, tuple(args), dict(kwargs or {}), options, link, link_error))
         return self.client.options(**options).enqueue(name, tuple(args), dict(kwargs or {}))
 
     def close(self) -> None:
@@ -229,6 +248,7 @@ def _task_of(cls: type[Task], address: tuple[Any, ...], name: str) -> Task:
     if task is None:
         task = cls()
         task.app, task.name = app, name
+        NAMED.setdefault(name, task)
         if cls is not Task:
             _MADE[cls, name] = task
     return task

@@ -14,8 +14,11 @@ class TaskLike(Protocol):
 
     is_zmqtask: bool
     name: str
-    function: Callable[..., Any]  # what `apply` calls, here and now
     given: Mapping[str, Any]  # the options of all its signatures, where they do not say otherwise
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What `apply` calls, here and now."""
 
     def client(self) -> Any:
         """What its app submits with."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
@@ -158,13 +158,35 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
             )
 
 
+class Given(TypedDict, total=False):
+    """Options as they are written."""
+
+    priority: int
+    countdown: Duration
+    eta: datetime | None
+    tags: dict[str, str]
+    max_deliveries: int
+    queue: str
+    retry: Retry | None
+    time_limit: Duration | None
+    expires: Duration | None
+
+
+class Shown(Given, total=False):
+    """Those of one call: what it is called, too."""
+
+    name: str | None
+
+
 DEFAULT_OPTIONS = Options()
 DEFAULT_RETRY = RetryRule()  # of a task that asks for another attempt and has no rule of its own
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they are written, with a `Retry`; errors as those of `Options.replace`."""
+    """Options as they are written, with a `Retry` and an `eta`; errors as those of `Options.replace`."""
     if (retry := given.get("retry")) is not None and not isinstance(retry, Retry):
         raise TypeError(f"retry is a zmqtasks.Retry, not {retry!r}")
-    DEFAULT_OPTIONS.replace(**{name: value for name, value in given.items() if name != "retry"})
+    if (eta := given.get("eta")) is not None and not isinstance(eta, datetime):
+        raise TypeError(f"eta is a datetime, not {eta!r}")
+    DEFAULT_OPTIONS.replace(**{name: value for name, value in given.items() if name not in ("eta", "retry")})
     return dict(given)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 from zmqtasks.named import Named
 
@@ -14,21 +14,25 @@ if TYPE_CHECKING:
     from typing_extensions import ParamSpec, TypeVar
 
     from zmqtasks.app import App
+    from zmqtasks.flow import Signature, Workflow
     from zmqtasks.future import Future
+    from zmqtasks.options import Shown
     from zmqtasks.submitter import Submitter
+    from zmqtasks.workflow import Map
 
+    Links = Workflow | Iterable[Workflow] | None
     P = ParamSpec("P", default=...)
-    R = TypeVar("R", default=Any)
+    R_co = TypeVar("R_co", covariant=True, default=Any)
     T = TypeVar("T")
 else:
     from typing import ParamSpec, TypeVar
 
     P = ParamSpec("P")  # from 3.13 on it could say its default here too
-    R = TypeVar("R")
+    R_co = TypeVar("R_co", covariant=True)
     T = TypeVar("T")
 
 
-class Task(Named, Generic[P, R]):
+class Task(Named, Generic[P, R_co]):
     """A function with a name and options: calling it is an ordinary call, `delay` runs it in a worker.
 
     `App.task` makes one of a function. A subclass with a `run` is made one by it, too: each process makes one instance,
@@ -46,7 +50,7 @@ class Task(Named, Generic[P, R]):
         None  # the app's client, and the same with this task's options
     )
 
-    def bind(self, app: App, name: str, given: Mapping[str, Any], fn: Callable[P, R] | None) -> None:
+    def bind(self, app: App, name: str, given: Mapping[str, Any], fn: Callable[..., Any] | None) -> None:
         """Become the task of that name of `app`, and run `fn`, or what this class has as `run`."""
         self.app, self.name, self.given = app, name, given
         if fn is not None:
@@ -59,13 +63,13 @@ class Task(Named, Generic[P, R]):
         else:
             raise TypeError(f"{type(self).__qualname__} has no run: that is what a task calls")
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call it, here and now."""
-        value: R = self.run(*args, **kwargs)
+        value: R_co = self.run(*args, **kwargs)
         return value
 
     @property
-    def function(self) -> Callable[P, R]:
+    def function(self) -> Callable[P, R_co]:
         """What is called."""
         return self
 
@@ -78,19 +82,95 @@ class Task(Named, Generic[P, R]):
     @overload
     def delay(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
     @overload
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
     def delay(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run it in a worker; a `TypeError` where it does not take these arguments."""
         self._check(args, kwargs)
         return self._submitter().enqueue(self, args, kwargs)
 
+    @overload
     def apply_async(
-        self, args: tuple[Any, ...] | list[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+        self: Task[..., Coroutine[Any, Any, T]],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        link: Links = None,
+        link_error: Links = None,
+        **options: Unpack[Shown],
+    ) -> Future[T]: ...
+    @overload
+    def apply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        link: Links = None,
+        link_error: Links = None,
+        **options: Unpack[Shown],
+    ) -> Future[R_co]: ...
+    def apply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        link: Links = None,
+        link_error: Links = None,
+        **options: Unpack[Shown],
     ) -> Future[Any]:
-        """`delay` with options of this call, as those of `Client.options`."""
+        """`delay` with options of this call, as those of `Client.options`.
+
+        `link`: signatures that are run with its result; `link_error`: with a `Failure`, if it fails.
+        """
         args, kwargs = tuple(args), dict(kwargs or {})
         self._check(args, kwargs)
+        if link or link_error:
+            return self.app.client.run(linked(self, args, kwargs, options, link, link_error))
         return self._submitter().options(**options).enqueue(self, args, kwargs)
+
+    # ---- signatures ----------------------------------------------------------------------------------------------
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """The call as a value; what a step before it in a chain returns comes first."""
+        return self.signature(args, kwargs)
+
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
+        """The call as a value that takes nothing of a step before."""
+        return self.signature(args, kwargs, immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Unpack[Shown],
+    ) -> Signature:
+        """The call as a value, with options."""
+        from zmqtasks.flow import Signature
+
+        args, kwargs = tuple(args), dict(kwargs or {})
+        self._check(args, kwargs, partial=not immutable)
+        made = Signature(self, args, kwargs, immutable=immutable)
+        return made.set(**options) if options else made
+
+    def map(self, items: Iterable[Any]) -> Map:
+        """It of each item, in parallel: a signature of the list of its values."""
+        return self._map(items)
+
+    def starmap(self, items: Iterable[Iterable[Any]]) -> Map:
+        """The same with the arguments of a call as each item."""
+        return self._map(items, star=True)
+
+    def chunks(self, items: Iterable[Iterable[Any]], size: int) -> Map:
+        """`starmap`, `size` neighbours in one go: a signature of a list of lists."""
+        return self._map(items, star=True, size=size)
+
+    def _map(self, items: Iterable[Any], **about: Any) -> Map:
+        from zmqtasks.workflow import Map
+
+        return Map(self, items, **about)
+
+    # ---- arguments -----------------------------------------------------------------------------------------------
 
     def _submitter(self) -> Submitter:
         client = self.app.client
@@ -98,15 +178,15 @@ class Task(Named, Generic[P, R]):
             self._ready = client, client.options(**self.given)
         return self._ready[1]
 
-    def _check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raise what the call would raise here."""
+    def _check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, partial: bool = False) -> None:
+        """Raise what the call would raise here; `partial`: others may come first."""
         if not kwargs and self._arity[0] <= len(args) <= self._arity[1]:
             return
         if (signature := self._signature) is None:
             signature = self._signature = inspect.signature(self.run)
             self._arity = _arity(signature)
         try:
-            signature.bind(*args, **kwargs)
+            (signature.bind_partial if partial else signature.bind)(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}{signature}: {error}") from None
 
@@ -130,6 +210,24 @@ class Task(Named, Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<task {self.name!r}>"
+
+
+def linked(
+    task: Task[..., Any] | str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Mapping[str, Any],
+    link: Links,
+    link_error: Links,
+) -> Workflow:
+    """A call with what is run after it."""
+    from zmqtasks.flow import Signature, Workflow
+
+    def several(links: Links) -> Iterable[Workflow]:
+        return (links,) if isinstance(links, Workflow) else links or ()
+
+    call = Signature(task, args, kwargs, immutable=True).set(**options)
+    return call.link(*several(link)).link_error(*several(link_error))
 
 
 def _arity(signature: inspect.Signature) -> tuple[int, float]:
