@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import pytest
+from conftest import until
 
 import zmqtasks
 from zmqtasks import App, Retry, Task, UnknownTask, current, signature
@@ -426,3 +427,30 @@ def test_a_script_needs_no_guard(run_python: RunPython, tmp_path: Path) -> None:
 def test_the_package_exports_them() -> None:
     """Loaded when they are first used."""
     assert {"App", "Task"} <= set(zmqtasks.__all__)
+
+
+def test_what_is_linked_is_run_after_it(app: App, tmp_path: Path) -> None:
+    """With its result, or with its failure, by `delay`'s longer form and by `send`."""
+
+    @app.task
+    def half(x: int) -> int:
+        if x % 2:
+            raise ValueError(x)
+        return x // 2
+
+    @app.task
+    def note(what: Any, name: str) -> None:
+        (tmp_path / name).write_text(str(getattr(what, "exception", what)))
+
+    def noted(name: str) -> str:
+        return str(until(lambda: (tmp_path / name).exists() and (tmp_path / name).read_text()))
+
+    assert half.apply_async((4,), link=[note.s("a"), note.s("b")], link_error=note.s("never")).result() == 2
+    assert half.apply_async((3,), link=note.s("never"), link_error=note.s("c")).exception() is not None
+    assert app.send("test.half", (8,), link=note.s("d"), name="shown").result() == 4
+    assert [noted(name) for name in "abcd"] == ["2", "2", "3", "4"]
+    assert (half.s(8) | half.s() | note.s("e")).delay().result() is None
+    assert noted("e") == "2"
+    assert not (tmp_path / "never").exists()
+    with pytest.raises(TypeError, match="no signature"):
+        half.apply_async((4,), link=note)  # type: ignore[arg-type]  # that is the point
