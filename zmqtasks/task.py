@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zmqtasks.submitter import Submitter
     from zmqtasks.workflow import Map
 
-    Links = Workflow | Iterable[Workflow] | None
+    Links = Workflow | list[Workflow] | tuple[Workflow, ...] | None
     P = ParamSpec("P", default=...)
     R_co = TypeVar("R_co", covariant=True, default=Any)
     T = TypeVar("T")
@@ -221,10 +221,10 @@ def linked(
     link_error: Links,
 ) -> Workflow:
     """A call with what is run after it."""
-    from zmqtasks.flow import Signature, Workflow
+    from zmqtasks.flow import Signature
 
     def several(links: Links) -> Iterable[Workflow]:
-        return (links,) if isinstance(links, Workflow) else links or ()
+        return links if isinstance(links, list | tuple) else (links,) if links is not None else ()
 
     call = Signature(task, args, kwargs, immutable=True).set(**options)
     return call.link(*several(link)).link_error(*several(link_error))
