@@ -1,4 +1,4 @@
-"""The command line: `python -m bench [profile | pipeline | scaling] [options]`, from the root of the repository."""
+"""The command line, at the root of the repository: `python -m bench [profile | pipeline | scaling | workflows]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench import pipeline, plot, profile, scaling, table
+from bench import pipeline, plot, profile, scaling, table, workflows
 from bench.contestants import CONTESTANTS, why_absent
 from bench.questions import NAMES
 from bench.record import Record, machine
@@ -86,6 +86,8 @@ def main() -> int:
         return pipeline.main(sys.argv[2:])
     if sys.argv[1:2] == ["scaling"]:
         return scaling.main(sys.argv[2:])
+    if sys.argv[1:2] == ["workflows"]:
+        return workflows.main(sys.argv[2:])
     parser = _parser()
     options = parser.parse_args()
     if options.rounds < 1:

@@ -39,3 +39,18 @@ def work(value: T) -> T:
     """Return the argument, after some 20 microseconds of work."""
     sum(range(1000))
     return value
+
+
+def stamp(*_: object) -> float:
+    """Return when it ended, by a clock that all processes of this machine share."""
+    return time.monotonic()
+
+
+def lag(stamps: list[float]) -> tuple[int, float]:
+    """Return how many members there were, and how long after the end of the last of them this began, in seconds."""
+    return len(stamps), time.monotonic() - max(stamps)
+
+
+def step(number: int) -> int:
+    """Return the next one."""
+    return number + 1

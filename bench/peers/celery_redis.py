@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.contestants import CHUNK, Pool
 from bench.peers import missing
+from bench.tasks import lag, stamp, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,7 @@ def absent() -> str | None:
 
 
 def application(socket: str) -> Any:
-    """Make the Celery application, the same in client and worker; its only task is `call`."""
+    """Make the Celery application, the same in client and worker: `call` for all, and what workflows are made of."""
     celery: Any = importlib.import_module("celery")
     url = f"redis+socket://{socket}"
     app = celery.Celery("bench", broker=url, backend=url)
@@ -54,6 +55,8 @@ def application(socket: str) -> Any:
     def call(fn: Callable[..., object], *args: object) -> object:
         return fn(*args)
 
+    for fn in (stamp, lag, step):
+        app.task(name=fn.__name__)(fn)
     return app
 
 
@@ -110,17 +113,22 @@ def _worker(stack: ExitStack, folder: Path, socket: str, workers: int) -> Callab
     return lambda is_there: _wait_until(is_there, process, log)
 
 
-def open_pool(workers: int) -> Pool:
-    """Start a Redis and a prefork worker with that many children, and wait until it answers."""
+def open_application(workers: int) -> tuple[Any, Callable[[], None]]:
+    """Start a Redis and a prefork worker with that many children, wait until it answers: the application, its end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         socket = _redis(stack, folder)
         wait_until = _worker(stack, folder, socket, workers)
         app = application(socket)
         stack.callback(app.close)
-        call = app.tasks["call"]
         wait_until(lambda: app.control.ping(timeout=0.5))
-        close = stack.pop_all().close
+        return app, stack.pop_all().close
+
+
+def open_pool(workers: int) -> Pool:
+    """Single tasks by `call`."""
+    app, close = open_application(workers)
+    call = app.tasks["call"]
 
     def bulk(fn: Callable[[int], object], items: Sequence[int]) -> list[object]:
         chunks = call.chunks(((fn, item) for item in items), CHUNK)().get()

@@ -22,10 +22,9 @@ def absent() -> str | None:
     return missing("dask", "distributed")
 
 
-def open_pool(workers: int) -> Pool:
+def open_client(workers: int) -> tuple[Any, Callable[[], None]]:
     """Start a scheduler and the workers, without a dashboard, their files in a folder that goes with them."""
     dask: Any = importlib.import_module("dask")
-    bag: Any = importlib.import_module("dask.bag")
     distributed: Any = importlib.import_module("distributed")
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
@@ -41,7 +40,13 @@ def open_pool(workers: int) -> Pool:
             )
         )
         client = stack.enter_context(distributed.Client(cluster))
-        close = stack.pop_all().close
+        return client, stack.pop_all().close
+
+
+def open_pool(workers: int) -> Pool:
+    """Single tasks by `submit`."""
+    bag: Any = importlib.import_module("dask.bag")
+    client, close = open_client(workers)
 
     def submit(fn: Callable[..., object], *args: object) -> Any:
         return client.submit(fn, *args, pure=False)

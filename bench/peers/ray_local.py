@@ -33,7 +33,7 @@ def _map_chunk(fn: Callable[[int], object], items: Sequence[int]) -> list[object
     return [fn(item) for item in items]
 
 
-def open_pool(workers: int) -> Pool:
+def start(workers: int) -> tuple[Any, Callable[[], None]]:
     """Start Ray with as many CPUs as workers, whatever the machine has, its files in a folder that goes with it."""
     os.environ.update(QUIET)
     ray: Any = importlib.import_module("ray")
@@ -47,7 +47,12 @@ def open_pool(workers: int) -> Pool:
             log_to_driver=False,
             _temp_dir=folder,
         )
-        close = stack.pop_all().close
+        return ray, stack.pop_all().close
+
+
+def open_pool(workers: int) -> Pool:
+    """Single tasks by remote functions."""
+    ray, close = start(workers)
     remote = cache(ray.remote)
 
     def submit(fn: Callable[..., object], *args: object) -> Any:
