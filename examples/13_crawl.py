@@ -1,7 +1,7 @@
 """A crawl that grows its own graph: what a module imports, and what that imports, and so on.
 
-Nobody knows the pages before they are read. Each task reads one module and returns the names that it imports; the crawl
-asks for what it has not seen, as the answers come. The second part lets a task replace itself by a workflow.
+Each task reads one module and returns the names that it imports; the crawl asks for what it has not seen, as the answers
+come. The second part lets a task replace itself by a workflow.
 """
 
 import ast
@@ -17,7 +17,7 @@ START = sys.argv[1] if len(sys.argv) > 1 else "logging"
 def links(name):
     """Return the modules of the standard library that are imported at the top of one of them."""
     spec = find_spec(name)
-    if spec is None or not (spec.origin or "").endswith(".py"):
+    if not (spec and (spec.origin or "").endswith(".py")):
         return set()
     tree = ast.parse(Path(spec.origin).read_text("utf-8"))
     found = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
@@ -33,8 +33,7 @@ def crawl(client, start):
     """Breadth first: what an answer names is asked for at once."""
     seen, pending = {start}, {client.submit(links, start)}
     while pending:
-        future = next(iter(as_completed(pending)))
-        pending.remove(future)
+        pending.remove(future := next(iter(as_completed(pending))))
         new = future.result() - seen
         seen |= new
         pending |= {client.submit(links, name) for name in new}

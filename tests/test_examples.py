@@ -61,6 +61,12 @@ an error: TypeError
 2**p - 1 is prime for p = 3 5 7 13 17 19 31 61
 read no further than needed: True
 """,
+    "12_errors": """\
+fail_fast: unsupported operand type(s) for +: 'int' and 'str'
+wait: (TypeError("unsupported operand type(s) for +: 'int' and 'str'"),)
+collect: [80, "refused: unsupported operand type(s) for +: 'int' and 'str'", 70]
+a body that never ran: True UPSTREAM_FAILED
+""",
 }
 """What each example prints. What depends on the Python, or on files, has tests of its own."""
 
@@ -113,8 +119,26 @@ def test_the_report_of_another_directory(tmp_path: Path, run_python: RunPython) 
     )
 
 
+def test_a_map_reduce_of_other_files(tmp_path: Path, run_python: RunPython) -> None:
+    paths = [tmp_path / name for name in ("a.py", "b.py")]
+    paths[0].write_text("import os\nx = 1\ny = 2\nif x:\n    z = 3\n")
+    paths[1].write_text("import sys\n")
+    printed, _ = run(example("11_map_reduce"), run_python, *map(str, paths))
+    assert printed == "Assign: 3\nImport: 2\nIf: 1\n2 files; as one process counts: True\n"
+
+
+def test_a_crawl(run_python: RunPython) -> None:
+    printed, _ = run(example("13_crawl"), run_python)
+    modules, steps = printed.splitlines()
+    found = re.fullmatch(r"logging needs (\d+) modules, itself among them", modules)
+    assert found is not None
+    assert 10 < int(found[1]) < 200
+    assert steps == "steps down, four at most: 4"
+
+
 def test_every_example_has_a_test() -> None:
-    assert {path.stem for path in EXAMPLES} == {*PRINTED, "04_stdlib_report", "06_word_counts", "words"}
+    others = {"04_stdlib_report", "06_word_counts", "11_map_reduce", "13_crawl", "words"}
+    assert {path.stem for path in EXAMPLES} == {*PRINTED, *others}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
