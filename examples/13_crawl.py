@@ -1,6 +1,6 @@
 """A crawl that grows its own graph: what a module imports, and what that imports, and so on.
 
-Each task reads one module and returns the names that it imports; the crawl asks for what it has not seen, as the answers
+Each task reads one module and returns the names that it imports; the crawl asks for what it has not seen as the answers
 come. The second part lets a task replace itself by a workflow.
 """
 

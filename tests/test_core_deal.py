@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqtasks.core.deal import Dealer
+from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.pace import COST_S_MIN, HAND_BYTES_MAX, HAND_MAX, SHORT_S, WINDOW_S, Pace
 from zmqtasks.core.peer import Peer
-from zmqtasks.messages import LEASED, Task
+from zmqtasks.messages import LEASED, Joined, Submit, Task
 from zmqtasks.options import Options
 
 
@@ -65,6 +66,17 @@ def test_nothing_of_another_function_follows_one_of_unknown_cost() -> None:
 def test_a_hand_is_measured_in_time(cost: float, expected: int) -> None:
     made = dealer(singles(5000), fn7=cost)
     assert dealt(made, Peer(1, 1, 0.0)) == [min(expected, HAND_MAX)]
+
+
+@pytest.mark.parametrize(("slots", "times"), [(1, 1), (4, 1), (8, 2), (16, 4)])
+def test_where_there_are_many_each_has_more_in_hand(slots: int, times: int) -> None:
+    machine = Dispatcher(slots=slots)
+    machine.pace.note(7, 1, 1e-4)
+    for peer in range(1, slots + 1):
+        machine.receive(peer, Joined(), 0.0)
+    machine.receive(0, Submit(singles(5000)), 0.0)
+    machine.turn(0.0)
+    assert {peer.items for peer in machine.peers.values()} == {int(times * WINDOW_S / 1e-4)}
 
 
 def test_a_hand_has_a_limit_in_bytes_beyond_the_first_two() -> None:

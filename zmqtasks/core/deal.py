@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from zmqtasks.core.attempts import is_suspect
 from zmqtasks.core.ledger import Ledger
-from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, SHORT_S, STEAL_S, Pace
+from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, SHORT_S, STEAL_S, Pace, window_s
 from zmqtasks.core.peer import Peer
 from zmqtasks.messages import LEASED, QUEUED, Run, Task
 
@@ -19,6 +19,7 @@ class Dealer:
         self.ledger = ledger
         self.slots = slots
         self.pace = Pace()
+        self.window_s = window_s(slots)  # of a slot
 
     def cost_s(self, task: Task, items: int) -> float:
         """The estimate for `items` of `task`, 0 where its function is not known yet."""

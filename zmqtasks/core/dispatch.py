@@ -31,6 +31,7 @@ from zmqtasks.core.join import Delivery
 from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.limits import Limits
 from zmqtasks.core.losses import Losses
+from zmqtasks.core.pace import NODE_WINDOW_S
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.retry import Retries
 from zmqtasks.core.waits import Waits
@@ -274,7 +275,10 @@ class Dispatcher:
 
     def _joined(self, peer: int, message: Joined, now: float) -> None:
         if peer not in self.peers:
-            self.peers[peer] = Peer(peer, message.slots, now, is_node=message.node, lanes=message.lanes)
+            window_s = NODE_WINDOW_S if message.node else self._dealer.window_s
+            self.peers[peer] = Peer(
+                peer, message.slots, now, is_node=message.node, lanes=message.lanes, window_s=window_s
+            )
         else:
             self.peers[peer].lanes = message.lanes  # there are new lanes
 

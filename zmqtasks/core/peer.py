@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
-from zmqtasks.core.pace import GRACE_S, NODE_WINDOW_S, WINDOW_S
+from zmqtasks.core.pace import GRACE_S, WINDOW_S
 from zmqtasks.messages import LEASED, Cancel, Task
 
 
@@ -17,14 +17,15 @@ class Peer:
                  "running", "slots", "waiting", "waits_on", "window_s")  # fmt: skip
 
     def __init__(
-        self, id_: int, slots: int, now: float, *, is_node: bool = False, lanes: frozenset[int] | None = None
-    ) -> None:
+        self, id_: int, slots: int, now: float, *, is_node: bool = False, lanes: frozenset[int] | None = None,
+        window_s: float = WINDOW_S,
+    ) -> None:  # fmt: skip
         self.id = id_
         self.heard = now  # when something last came from it
         self.slots = slots
         self.is_node = is_node
         self.lanes = lanes  # what it takes; None: everything
-        self.window_s = NODE_WINDOW_S if is_node else WINDOW_S
+        self.window_s = window_s  # a slot's credit
         # By ordinal, in the order of running. A node runs the items of a span in any order: of one that has a hole, the
         # pieces before its last stand under (ordinal, the offset where they end).
         self.hand: dict[int | tuple[int, int], Task] = {}
