@@ -1,19 +1,123 @@
-"""Workflows do what plain Python says they do: here, in workers, with a broker."""
+"""Workflows do what plain Python says they do: here, in workers, with a broker, and with workers that are killed."""
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
+import signal
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flows import Recipe, counted, is_right, recipes, tried
-from hypothesis import given, settings
+import psutil
+from conftest import until
+from flows import Oracle, Recipe, counted, is_right, recipes, tried
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from zmqtasks import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXAMPLES = int(os.environ.get("ZMQTASKS_TEST_FLOWS", "40"))
+"""Generated workflows for each topology."""
+
+KILLED = int(os.environ.get("ZMQTASKS_TEST_KILLED_FLOWS", "6"))
+"""Generated workflows while workers are killed."""
+
+RESULT_S = 20
+
+
+class Trial:
+    """Runs recipes in a folder, and knows what each of their calls has to leave there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tried: list[tuple[Recipe, Oracle, Path]] = []
+
+    def run(self, recipe: Recipe, outcome: Any) -> None:
+        """Compare what comes out; what runs and is not waited for is looked at later."""
+        folder = self._folder / str(len(self._tried))
+        folder.mkdir()
+        self._tried.append((recipe, tried(recipe, folder, outcome), folder))
+
+    def check(self) -> None:
+        """Compare how often each call has run, now that all of them have."""
+        for recipe, oracle, folder in self._tried:
+            assert is_right(oracle, counted(folder)), (recipe, oracle.sure, oracle.perhaps, counted(folder))
+        shutil.rmtree(self._folder)
 
 
 @given(recipe=recipes())
-@settings(max_examples=200)
+@settings(max_examples=5 * EXAMPLES)
 def test_apply_is_what_plain_python_does(recipe: Recipe, tmp_path_factory: Any) -> None:
-    folder = Path(tmp_path_factory.mktemp("calls"))
-    oracle = tried(recipe, folder, lambda workflow: workflow.apply())
-    assert is_right(oracle, counted(folder)), (oracle.sure, oracle.perhaps, counted(folder))
-    shutil.rmtree(folder)
+    trial = Trial(tmp_path_factory.mktemp("calls"))
+    trial.run(recipe, lambda workflow: workflow.apply())
+    trial.check()
+
+
+def test_workers_do_what_plain_python_does(shared_client: Client, tmp_path: Path) -> None:
+    (tmp_path / "calls").mkdir()
+    trial = Trial(tmp_path / "calls")
+
+    @given(recipe=recipes())
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    def compare(recipe: Recipe) -> None:
+        trial.run(recipe, lambda workflow: shared_client.run(workflow).result(RESULT_S))
+
+    compare()
+    until(lambda: is_idle(shared_client))
+    trial.check()
+
+
+def is_idle(client: Client) -> bool:
+    """Whether nothing is left to be done: what was cancelled or forsaken may still run."""
+    host = client._host
+    if hasattr(host, "_dispatcher"):
+        return not host._dispatcher.ledger.tasks and not host._inbox
+    tasks = client.inspect.status()["tasks"]
+    return not any(tasks.get(state, 0) for state in ("QUEUED", "WAITING", "SCHEDULED", "RETRYING", "RUNNING"))
+
+
+@contextmanager
+def killing(seed: int) -> Iterator[None]:
+    """Kill a child of this process now and then, meanwhile."""
+    chance, over = random.Random(seed), threading.Event()
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+
+    def kill() -> None:
+        while not over.wait(chance.uniform(0.01, 0.15)):
+            children = [child.pid for child in psutil.Process().children(recursive=True)]
+            mine = sorted({*children} - before)
+            if mine:
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(mine), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_with_kill_9_of_workers_the_same_comes_out(tmp_path: Path) -> None:
+    """How often a call runs is then another matter; a retry is told from a second delivery by nobody but the core."""
+    (tmp_path / "calls").mkdir()
+    trial = Trial(tmp_path / "calls")
+
+    with Client(workers=2) as client:
+        client.submit(int).result()
+        patient = client.options(max_deliveries=1000)
+
+        @given(recipe=recipes(("ok", "ok", "slow", "slow", "fail")), seed=st.integers(0, 1 << 30))
+        @settings(max_examples=KILLED, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+        def compare(recipe: Recipe, seed: int) -> None:
+            with killing(seed):
+                trial.run(recipe, lambda workflow: patient.run(workflow).result(RESULT_S))
+
+        compare()
