@@ -193,7 +193,7 @@ class Node:
         for task, payload in zip(effect.tasks, effect.payloads, strict=True):
             if state == FAILED and (ask := task.ask) is not None:
                 item = task.offset if task.span else -1
-                self._asks.append(Ask(task.face, item, ask.delay, ask.text))
+                self._asks.append(Ask(task.face, item, ask.delay, ask.text, ask.instead))
             if state not in (SUCCEEDED, FAILED):
                 self._ends.append(Ended(task.face, task.offset, task.count, state, payload, task.deliveries))
                 continue
