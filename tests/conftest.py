@@ -164,14 +164,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _plain_environment() -> Iterator[None]:
-    """Tests do not see the caller's own zmqtasks settings."""
+def _plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests do not see the caller's own zmqtasks settings and keys, and make none there."""
     with pytest.MonkeyPatch.context() as patch:
         ours = ("ZMQTASKS_TEST_", "ZMQTASKS_SIM_")  # the tests' own: how large a run is asked for
         for name in [
             name for name in os.environ if name.startswith("ZMQTASKS_") and not name.startswith(ours)
         ]:
             patch.delenv(name)
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 
 

@@ -26,11 +26,14 @@ _DEATHS_MAX = 3  # in a row, that young
 class OwnWorker:
     """Started by `start`; `ended` is to be called when its descriptor is ready."""
 
-    def __init__(self, loop: Loop, address: str, plan: Plan, *, output: int | None, folder: str) -> None:
+    def __init__(
+        self, loop: Loop, address: str, plan: Plan, *, keys: str, output: int | None, folder: str
+    ) -> None:
         self.is_broken = False  # it does not come up
         self.has_come = False  # it has been to the door
         self._loop = loop
         self._address, self._plan = address, plan
+        self._keys = keys  # the folder of the store that has its key
         self._output = output  # where what tasks print goes; None: where this process prints
         self._folder = folder  # to be deleted when this process dies
         self._deaths = 0
@@ -45,7 +48,15 @@ class OwnWorker:
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
         plan = self._plan
         self._life, theirs = os.pipe()
-        about = [self._address, str(plan.slots), str(plan.cpus), plan.name, self._folder, str(theirs)]
+        about = [
+            self._address,
+            self._keys,
+            str(plan.slots),
+            str(plan.cpus),
+            plan.name,
+            self._folder,
+            str(theirs),
+        ]
         self._started, self.has_come = monotonic(), False
         try:
             self._process = subprocess.Popen(

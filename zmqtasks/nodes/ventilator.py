@@ -68,6 +68,7 @@ class VentilatorNode:
     ) -> None:
         self.window = window
         self.forked = False  # this process has it from its parent: nothing of it is its own
+        self._keys = str(store.folder)
         self._target = target
         self._python = python
         self._pipeline = secrets.token_hex(8)
@@ -106,7 +107,7 @@ class VentilatorNode:
         """Begin to serve; with `plan`, a worker on this machine too, whose tasks print to `output`."""
         if plan is not None:
             address = self.address.replace("tcp://0.0.0.0:", "tcp://127.0.0.1:")
-            self._own = OwnWorker(self._loop, address, plan, output=output, folder=folder)
+            self._own = OwnWorker(self._loop, address, plan, keys=self._keys, output=output, folder=folder)
         _nodes.add(self)
         self._thread.start()
 

@@ -14,6 +14,7 @@ import platform
 import shutil
 import sys
 import threading
+from pathlib import Path
 from time import monotonic
 
 from zmqtasks import codec, wire
@@ -167,16 +168,17 @@ class Worker:
         self._said = text
 
 
-def main(address: str, slots: str, cpus: str, name: str, folder: str, life: str) -> None:
+def main(address: str, keys: str, slots: str, cpus: str, name: str, folder: str, life: str) -> None:
     """Be the worker that a ventilator has started for itself: it ends when standard input does.
 
-    `folder` is deleted if the ventilator was killed. `life`: a descriptor to be kept open, and from everybody else.
+    `keys`: the folder of the store that has its key. `folder` is deleted if the ventilator was killed. `life`: a
+    descriptor to be kept open, and from everybody else.
     """
     os.set_inheritable(int(life), False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     worker = Worker(
         address,
-        None if address.startswith("ipc:") else KeyStore().own("worker"),
+        None if address.startswith("ipc:") else KeyStore(Path(keys)).own("worker"),
         Plan(int(slots), int(cpus), name),
     )
 
