@@ -130,8 +130,8 @@ BUGS = {
     "a peer that is being killed is given tasks": Bug("peer", " or self.ending >= 0", ""),
     "a waiting peer keeps its slot": Bug(
         "deal",
-        "sum(1 for peer in peers if peer.hand and not peer.waiting)\n        if room",
-        "sum(1 for peer in peers if peer.hand)\n        if room",
+        "if peer.hand and not (peer.waiting or peer.awaits))",
+        "if peer.hand and not peer.awaits)",
     ),
     "a peer that goes on is still taken for waiting": Bug(
         "dispatch",
@@ -399,9 +399,9 @@ NODE_BUGS = {
         "dispatch", "            self.peers[peer].lanes = message.lanes", "            pass"
     ),
     "all that a lost node had in hand is blamed": Bug(
-        "losses", "in peer.running if", "in [(each.ordinal, each.offset) for each in back] if"
+        "losses", "= peer.running if", "= [(each.ordinal, each.offset) for each in back] if"
     ),
-    "nobody is blamed for the loss of a node": Bug("losses", "in peer.running if", "in [] if"),
+    "nobody is blamed for the loss of a node": Bug("losses", "= peer.running if", "= [] if"),
     "what has begun on a node is not spoken of": Bug(
         "node", "if begun := self._begun():", "if begun := None:"
     ),

@@ -149,8 +149,8 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
             codec.simple(Ends([Ended(3, 1, 2, CANCELLED, "why")])),
             "92a4656e6473919603010208a377687900",
         ),
-        "slots": (codec.simple(Slots(5)), "93a5736c6f74730590"),
-        "slots and who waits": (codec.simple(Slots(5, [7])), "93a5736c6f7473059107"),
+        "slots": (codec.simple(Slots(5)), "94a5736c6f7473059090"),
+        "slots and who waits": (codec.simple(Slots(5, [7])), "94a5736c6f747305910790"),
         "beat": (codec.simple(Beat()), "92a67369676e616ca462656174"),
         "leaving": (codec.simple(Leaving()), "92a67369676e616ca76c656176696e67"),
         "fetched": (

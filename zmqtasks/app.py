@@ -144,7 +144,7 @@ class App(Named):
     @property
     def client(self) -> Submitter:
         """Its client in this process; inside a task, the task's."""
-        if child.RUNNING is not None and child.RUNNING.item is not None:
+        if child.RUNNING is not None and child.RUNNING.current is not None:
             from zmqtasks.context import current
 
             return current().client

@@ -311,7 +311,7 @@ def simple(head: Any) -> Message:
     elif kind is Ends:
         head = Stops(head.ends)
     elif kind is Slots:
-        head = Room(head.slots, head.waiting)
+        head = Room(head.slots, head.waiting, head.awaiting)
     elif kind is Running:
         head = Begun(head.leases)
     elif kind is Cancel:
@@ -339,7 +339,7 @@ def core_message(message: Arrived) -> Any:
     if type(head) is Stops:
         return Ends(head.ends)
     if type(head) is Room:
-        return Slots(head.slots, head.waiting)
+        return Slots(head.slots, head.waiting, head.awaiting)
     if type(head) in (Claim, Accepted):
         return head
     if type(head) is Begun:

@@ -67,7 +67,7 @@ class Context:
 
     def cancelled(self) -> bool:
         """Whether whoever asked for this task has cancelled it since it started."""
-        return bool(self._process.unwanted)
+        return self._item[2] in self._process.traces.unwanted
 
     def retry(self, delay: float | timedelta | None = None, exc: BaseException | None = None) -> NoReturn:
         """Give this attempt up, and ask for another: in `delay` seconds, or after the backoff of the task's `Retry`.
@@ -91,9 +91,9 @@ class Context:
     def progress(self, done: float, total: float | None = None, message: str = "", **meta: Any) -> None:
         """Say how far the task is: its future shows the last word. Ten a second go out, and the last one always."""
         process = self._process
-        if process.item is not self._item:
+        if process.current is not self._item:
             return  # a thread that outlived its task
-        process.report(wire.Progress(process.running_id(self._item), done, total, message, meta))
+        process.traces.report(wire.Progress(process.running_id(self._item), done, total, message, meta))
 
     def track(self, iterable: Iterable[T], total: float | None = None) -> Iterator[T]:
         """Go through `iterable`, saying how far it is; `total` is its length where it has one."""
@@ -114,7 +114,7 @@ def current() -> Context:
     """The running task; `NotInTask` outside one."""
     global _context
     process = child.RUNNING
-    item = process.item if process is not None else None
+    item = process.current if process is not None else None
     if process is None or item is None:
         raise NotInTask("current() is for the inside of a task: no task is running here")
     if _context is None or _context._item is not item:  # noqa: SLF001 - of this module's own class

@@ -172,13 +172,15 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 class Slots(msgspec.Struct, frozen=True, array_like=True):
-    """A node has so many slots now: one more for each of its tasks that waits for others.
+    """A worker has so many slots now: a node one more for each of its tasks that waits for others.
 
-    `waiting`: functions of such tasks, each said once.
+    `waiting`: functions of such tasks, each said once. `awaiting`: functions that a worker runs many of at a time, as
+    coroutines; as long as it says some, it takes nothing else.
     """
 
     slots: int
     waiting: list[int] = []
+    awaiting: list[int] = []
 
 
 class Leaving(msgspec.Struct, array_like=True):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any, SupportsIndex
 
 from zmqtasks.errors import UnknownTask
 from zmqtasks.suggest import close_to
+
+_CO_COROUTINE = 0x80  # as `inspect` has it
 
 
 class Named:
@@ -40,6 +43,16 @@ def is_found(obj: Any) -> bool:
     for step in obj.__qualname__.split("."):
         found = getattr(found, step, None)
     return found is obj
+
+
+def is_async(fn: Any) -> bool:
+    """Whether a call of `fn` gives a coroutine."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    if isinstance(fn, Named):
+        fn = getattr(fn, "run", fn)
+    code = getattr(fn, "__code__", None) or getattr(getattr(fn, "__call__", None), "__code__", None)  # noqa: B004 - it is looked into
+    return bool(getattr(code, "co_flags", 0) & _CO_COROUTINE)
 
 
 _app: list[Any] = []  # of this process, a worker's child

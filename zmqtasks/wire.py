@@ -16,17 +16,7 @@ import msgspec
 
 from zmqtasks.blobs import FRAME_BYTES_MIN, Buffer, Packed, received
 from zmqtasks.members import Gathered, Gone, Lapse
-from zmqtasks.messages import (
-    FAILED,
-    SUCCEEDED,
-    UPSTREAM_FAILED,
-    Accepted,
-    Ask,
-    Claim,
-    Ended,
-    Part,
-    Value,
-)
+from zmqtasks.messages import FAILED, SUCCEEDED, UPSTREAM_FAILED, Accepted, Ask, Claim, Ended, Part, Value
 from zmqtasks.options import Options
 from zmqtasks.visit import Visit
 
@@ -133,6 +123,7 @@ class Room(msgspec.Struct, array_like=True, tag="slots"):
 
     slots: int
     waiting: list[int] = []
+    awaiting: list[int] = []
 
 
 class Hello(msgspec.Struct, array_like=True, tag="hello"):

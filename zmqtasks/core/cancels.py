@@ -136,6 +136,9 @@ class Cancels:
         elif not message.terminate:
             self._sends.append(Send(peer.id, Unwanted(message.id)))
             self._answer(message, cancelled=False)
+        elif peer.awaits:
+            peer.questions.append(message)  # it ends that one among many, and says so
+            self._sends.append(Send(peer.id, Cancel(message.id, terminate=True, token=None)))
         elif peer.items > 1:
             # Outcomes of what ran before are on their way: of this task, or of others.
             peer.questions.append(message)

@@ -58,10 +58,15 @@ class Dealer:
 
     def _takers(self, peers: Collection[Peer], lane: int) -> list[Peer]:
         """The peers that take what is in `lane` and have room, those with a free slot and the emptiest first."""
+        # What awaits goes to peers that run many of the kind at a time: as many as there are slots, beside the others.
+        head = self.ledger.ready.level(lane)
+        many = head is not None and head[0].fn in self.pace.awaiting
+        fresh = not many or self.slots is None or sum(peer.awaits for peer in peers) < self.slots
         takers = [
             peer
             for peer in peers
-            if peer.open()
+            if (many if peer.awaits else fresh)
+            and peer.open()
             and (peer.lanes is None or lane in peer.lanes)
             and (
                 peer.items < peer.slots
@@ -72,11 +77,11 @@ class Dealer:
         takers.sort(key=lambda peer: (peer.items >= peer.slots, peer.hand_s / peer.slots))
         if self.slots is None:
             return takers
-        room = self.slots - sum(1 for peer in peers if peer.hand and not peer.waiting)
+        room = self.slots - at_work(peers)
         if room < 0:  # those that had waited are back: nothing more until some are through
             return []
-        idle = [peer for peer in takers if not peer.hand]
-        return idle[:room] + [peer for peer in takers if peer.hand]
+        idle = [peer for peer in takers if not (peer.hand or peer.awaits)]
+        return idle[:room] + [peer for peer in takers if peer.hand or peer.awaits]
 
     def _fill(self, peer: Peer, lane: int, floor: int, share: int) -> list[Task]:
         """Up to `share` items from the head of `lane`, of priority `floor` at least, into the hand of `peer`."""
@@ -84,7 +89,7 @@ class Dealer:
         tasks: list[Task] = []
         while share > 0 and (level := ready.level(lane)) is not None:
             task = level[0]
-            if task.options.priority < floor:
+            if task.options.priority < floor or (peer.awaits and task.fn not in self.pace.awaiting):
                 break
             cost = self.pace.cost_s(task.fn)
             if cost is None or (task.attempt and is_suspect(task)):
@@ -147,11 +152,10 @@ class Dealer:
         choosy = any(peer.lanes is not None for peer in peers)
         if urgent or (ready.size and not choosy):
             return [peer for peer in rich if peer.id in urgent]
-        idle = [peer for peer in peers if peer.items < peer.slots and peer.open()]
+        idle = [peer for peer in peers if peer.items < peer.slots and peer.open() and not peer.awaits]
         if choosy:
             rich = [peer for peer in rich if peer.holds_for(idle)]
-        busy = sum(1 for peer in peers if peer.hand and not peer.waiting)
-        room = len(idle) if self.slots is None else min(len(idle), self.slots - busy)
+        room = len(idle) if self.slots is None else min(len(idle), self.slots - at_work(peers))
         rich.sort(key=lambda peer: peer.hand_s, reverse=True)
         return rich[: max(0, room)]
 
@@ -161,6 +165,11 @@ class Dealer:
         if peer.asked or peer.barren or peer.ending >= 0 or peer.items <= peer.slots:
             return False
         return peer.overdue or peer.hand_s * (peer.items - peer.slots) / peer.items >= STEAL_S
+
+
+def at_work(peers: Iterable[Peer]) -> int:
+    """How many have something to do, and occupy a slot: no task of theirs waits, or awaits."""
+    return sum(1 for peer in peers if peer.hand and not (peer.waiting or peer.awaits))
 
 
 def _run_of_singles(level: deque[Task], items: int, nbytes: int) -> list[Task]:

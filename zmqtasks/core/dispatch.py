@@ -38,6 +38,7 @@ from zmqtasks.core.waits import Waits
 from zmqtasks.core.workflow import Forsaking
 from zmqtasks.members import Closed, Gone
 from zmqtasks.messages import (
+    CANCELLED,
     FAILED,
     LEASED,
     SUCCEEDED,
@@ -165,7 +166,7 @@ class Dispatcher:
             peer.check()
             for task in peer.hand.values():
                 assert self.ledger.tasks.get(task.id) is task, f"task {task.id} is in a hand and unknown"
-            answering = peer.asked or peer.due is not None or peer.ending >= 0 or peer.is_node
+            answering = peer.asked or peer.due is not None or peer.ending >= 0 or peer.is_node or peer.awaits
             assert answering or not peer.questions, f"peer {peer.id}: a question waits for nothing"
         self.waits.check()
 
@@ -266,7 +267,10 @@ class Dispatcher:
             return
         for ordinal, offset, items, state, payload, deliveries in map(astuple, message.ends):
             if (task := self._take(peer, ordinal, offset, items)) is not None:
-                task.attempt -= 1  # either it has not begun again, or that is among the deliveries
+                if peer.is_node:
+                    task.attempt -= 1  # either it has not begun again, or that is among the deliveries
+                elif state == CANCELLED:
+                    self._cancels.answer_ended(peer, task.id)
                 count_deaths(task, deliveries)
                 self.ledger.deliver(self.ledger.settle(state, [task], [payload]), now)
         self._moved(peer, now)
@@ -285,6 +289,10 @@ class Dispatcher:
     def _slots(self, peer_id: int, message: Slots, now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
             peer.slots = message.slots
+            peer.awaits = bool(message.awaiting)
+            if peer.questions and not (peer.awaits or peer.asked or peer.is_node or peer.ending >= 0):
+                self._cancels.ask_again(peer, now)
+            self.pace.awaiting.update(message.awaiting)
             for fn in message.waiting:
                 self.pace.waits(fn)
             self._dealer.weigh(peer, whole=True)  # on many slots a long task counts less
@@ -306,7 +314,7 @@ class Dispatcher:
 
     def _waiting(self, peer_id: int, message: Waiting, now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
-            if peer.hand:
+            if peer.hand and not peer.awaits:
                 self.pace.waits(next(iter(peer.hand.values())).fn)  # the first in a hand runs
             self.waits.begin(peer, message, now)
 

@@ -32,7 +32,10 @@ class Losses:
             for task in back:
                 task.attempt -= 1
         work: list[Delivery] = []
-        for lease in peer.running if peer.is_node else [(message.ordinal, message.item)]:
+        leases = peer.running if peer.is_node else [(message.ordinal, message.item)]
+        if peer.awaits and message.ordinal < 0:  # none of them was at work, and any of them may have done it
+            leases = [(task.ordinal, task.offset) for task in back]
+        for lease in leases:
             if (culprit := self._find(back, *lease)) is not None:
                 work += self._blame(peer, back, culprit, lease, message.reason, now)
         self._ledger.joins.lost(peer.id)

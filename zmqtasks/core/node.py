@@ -98,6 +98,7 @@ class Node:
         if (self._leaving or self._recalled_until is not None) and (rest := self._give_back(now)) is not None:
             up.append(rest)
         slots = self._slots + machine.waits.count
+        slots += sum(peer.slots for peer in machine.peers.values() if peer.awaits)
         waiting = machine.pace.waiting - self._told_waiting
         if slots != self._told or waiting:
             self._told = slots
@@ -177,10 +178,11 @@ class Node:
         """What its workers run, where there is news of that."""
         cost_s, running = self.machine.pace.cost_s, set[tuple[int, int]]()
         for peer in self.machine.peers.values():
-            for task in peer.hand.values():  # the first in a hand runs
+            for task in peer.hand.values():  # the first in a hand runs; of what awaits all
                 if (cost_s(task.fn) or LONG_S) >= LONG_S or is_suspect(task):
                     running.add((task.face, task.offset))
-                break
+                if not peer.awaits:
+                    break
         if running <= self._running:
             return None
         self._running = running

@@ -34,6 +34,7 @@ class Pace:
         self._cost: dict[int, float] = {}
         self.cost_s = self._cost.get  # (function) -> seconds, or None before its first outcome
         self.waiting: set[int] = set()  # functions whose tasks wait for others
+        self.awaiting: set[int] = set()  # functions of which a worker runs many at a time
 
     def note(self, fn: int, tasks: int, seconds: float) -> None:
         """`tasks` of `fn` took `seconds` together."""
@@ -55,8 +56,9 @@ class Pace:
         begins in place of another waits as well, and so on: a recursion would run breadth first.
         """
         self.waiting.add(fn)
-        self.forget(fn)
+        self._cost.pop(fn, None)
 
     def forget(self, fn: int) -> None:
         """`fn` will not be seen again."""
+        self.awaiting.discard(fn)
         self._cost.pop(fn, None)

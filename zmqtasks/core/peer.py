@@ -12,9 +12,9 @@ from zmqtasks.messages import LEASED, Cancel, Task
 class Peer:
     """One worker: its hand, its credit, and what is asked of it."""
 
-    __slots__ = ("asked", "barren", "bytes", "doomed", "due", "ending", "fresh", "hand", "hand_s", "heard", "id",
-                 "is_node", "items", "lanes", "leaving", "next_ordinal", "overdue", "priority", "questions",
-                 "running", "slots", "waiting", "waits_on", "window_s")  # fmt: skip
+    __slots__ = ("asked", "awaits", "barren", "bytes", "doomed", "due", "ending", "fresh", "hand", "hand_s",
+                 "heard", "id", "is_node", "items", "lanes", "leaving", "next_ordinal", "overdue", "priority",
+                 "questions", "running", "slots", "waiting", "waits_on", "window_s")  # fmt: skip
 
     def __init__(
         self, id_: int, slots: int, now: float, *, is_node: bool = False, lanes: frozenset[int] | None = None,
@@ -42,6 +42,7 @@ class Peer:
         self.asked = False  # a recall is on its way
         self.barren = False  # the last recall brought nothing, and nothing has moved since: another is vain
         self.waiting = False  # its task waits for others: it takes nothing, and occupies no slot
+        self.awaits = False  # it runs many tasks at a time, of functions that await, and takes no others
         self.waits_on = -1  # the one task that it waits for
         self.leaving = False  # it takes nothing any more
         self.ending = -1  # the id of the task it is being killed for

@@ -8,19 +8,17 @@ ends the process. Before each task the main thread writes to its claim what it i
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
 import os
 import select
-import signal
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic_ns, perf_counter
-from typing import TYPE_CHECKING, NoReturn
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from zmqtasks import codec, files, wire
+from zmqtasks import codec, wire
 from zmqtasks import payload as payloads
 from zmqtasks.blobs import FRAME_BYTES_MIN
 from zmqtasks.nodes import loaded
@@ -28,12 +26,12 @@ from zmqtasks.nodes.claim import SINCE, begin
 from zmqtasks.nodes.failure import unpicklable
 from zmqtasks.nodes.link import DONTWAIT, Closed, Link
 from zmqtasks.nodes.outbox import Outbox, Span
-from zmqtasks.nodes.output import redirect
-from zmqtasks.nodes.reporter import Reporter
-from zmqtasks.nodes.verdict import Item, Verdicts
+from zmqtasks.nodes.traces import Traces
+from zmqtasks.nodes.verdict import CURRENT, Item, Verdicts
 
 if TYPE_CHECKING:
     from zmqtasks.messages import Ask
+    from zmqtasks.nodes.awaiting import Awaiting
 
 FLUSH_S = 0.002
 LIMITED_FLUSH_S = 0.0002  # of a span with a time limit: what is finished and not sent goes with its process
@@ -49,15 +47,12 @@ class Child:
         self.control = Link(socket.socket(fileno=control))
         self.cluster = cluster  # its id, this child's peer number, its workers
         self.item: Item | None = None  # what is running
-        self.unwanted: set[int] = set()  # ids that were cancelled while they ran
         self.inbox: Callable[[wire.Arrived], None] | None = None  # answers to what tasks ask for
-        self._reporter: Reporter | None = None
-        self._traces = False
-        self._at_end: list[Callable[[], None]] = []
         self._flushed = 0.0
-        self._claim = claim
+        self.claim = claim
         self._hand: deque[Item] = deque()
-        self._outbox = Outbox()
+        self.awaiting: Awaiting | None = None  # from the first coroutine on
+        self.outbox = Outbox()
         self._functions = loaded.Loaded()
         self._verdicts = Verdicts(globals(), loaded.__dict__)
         self._poll = select.poll()  # the main thread's
@@ -66,7 +61,7 @@ class Child:
             poll.register(self.data, select.POLLIN)
         self._reading = threading.Lock()  # of the data socket
         self._sending = threading.RLock()  # outcomes, and whatever else goes out on the data socket
-        self._streams = redirect(self._task_name, self.trace, log_level)
+        self.traces = Traces(self._task_name, log_level, lambda progress: self.send(codec.simple(progress)))
 
     def _task_name(self) -> str:
         return self.name_of(self.item) if self.item is not None else ""
@@ -76,22 +71,33 @@ class Child:
         _, fn, _, _, more = item
         return (more and more.options and more.options.name) or self._functions.sent[fn][0]
 
+    @property
+    def current(self) -> Item | None:
+        """What the caller is part of."""
+        return CURRENT.get() or self.item
+
     def running_id(self, item: Item) -> int:
         """The id of what is running: of a span, the item's."""
         more = item[4]
-        return item[2] + self._claim[1] - more.offset if more is not None and more.count else item[2]
+        return item[2] + self.claim[1] - more.offset if more is not None and more.count else item[2]
 
     # ---- the main thread -----------------------------------------------------------------------------------------
 
     def run(self) -> NoReturn:
         """Run tasks until the host closes."""
         self.send(codec.simple(wire.Hello(os.getpid())))
-        hand, claim = self._hand, self._claim
+        hand, claim = self._hand, self.claim
         claim[0] = -1
         while True:
+            if self.awaiting is not None and self.awaiting.some:
+                self.flush()
+                self.item, claim[0] = None, -1
+                self.awaiting.turn()
             try:
                 item = hand.popleft()
             except IndexError:
+                if self.awaiting is not None and self.awaiting.some:
+                    continue  # what had come was given back
                 self.item = None
                 self.flush()  # a task that has broken the link is still in the claim, or it would run for ever
                 claim[0] = -1
@@ -108,8 +114,11 @@ class Child:
     def _receive(self) -> None:
         while not self._hand:
             self._poll.poll()  # not under the lock: the service thread may come in at any moment, and then reads all
-            with self._reading:
-                self._read()
+            self._read_locked()
+
+    def _read_locked(self) -> None:
+        with self._reading:
+            self._read()
 
     def _read(self) -> None:
         """Take what has arrived. The caller holds `_reading`."""
@@ -136,7 +145,7 @@ class Child:
 
     def _run_singles(self, item: Item) -> None:
         """Plain tasks of one function, until another kind is next, the hand is empty, or it is time to send."""
-        hand, outbox, claim = self._hand, self._outbox.singles, self._claim
+        hand, outbox, claim = self._hand, self.outbox.singles, self.claim
         loads, dump = payloads.loads, payloads.dump_result
         fn = item[1]
         function = self._functions.ready.get(fn)
@@ -154,17 +163,20 @@ class Child:
                 else:
                     value = self._functions.call(fn, arguments)
                     function = self._functions.ready.get(fn)
+                if type(value) is CoroutineType:
+                    self._await(item, value, now)
+                    break
                 try:
                     payload = dump(value)
                 except Exception as error:  # noqa: BLE001 - whatever pickling raises
                     raise unpicklable(value, error) from None
                 outbox.append((item[0], payload, False))
             except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
-                outbox.append((item[0], *self._failed(error)))
+                outbox.append((item[0], *self.failed(error)))
             arguments = value = payload = None  # what is not needed is not kept until the next task
             ran += 1
-            if self._traces:
-                self._wipe()
+            if self.traces.left:
+                self.traces.wipe()
             now = perf_counter()
             if now >= flush_at:
                 break
@@ -176,7 +188,8 @@ class Child:
                 hand.appendleft(following)
                 break
             item = following
-        self._outbox.pace.append((fn, ran, now - started))
+        if ran:
+            self.outbox.pace.append((fn, ran, now - started))
         if now >= flush_at:
             self.item = None  # whoever hears of the outcome finds nothing running
             self.flush()
@@ -186,28 +199,31 @@ class Child:
         ordinal, fn, _, payload, more = item
         if more is not None and more.options is not None and more.options.time_limit:
             self.flush()  # what is finished is not lost with this one
-            begin(self._claim, ordinal)
+            begin(self.claim, ordinal)
         else:
-            self._claim[0] = ordinal
+            self.claim[0] = ordinal
         self.item = item
         started = perf_counter()
         try:
             inputs = loaded.inputs_of(more.inputs, self.cluster[0]) if more is not None else []
             value = self._functions.call(fn, payloads.load(payload, inputs))
+            if type(value) is CoroutineType:
+                self._await(item, value, started)
+                return
             try:
                 result = payloads.dump_result(value)
             except Exception as error:  # noqa: BLE001 - whatever pickling raises
                 raise unpicklable(value, error) from None
-            self._outbox.singles.append((ordinal, result, False))
+            self.outbox.singles.append((ordinal, result, False))
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
-            self._outbox.singles.append((ordinal, *self._failed(error)))
+            self.outbox.singles.append((ordinal, *self.failed(error)))
             result = b""
-        self._claim[SINCE] = 0
+        self.claim[SINCE] = 0
         inputs, value = [], None  # not kept while this process idles
-        if self._traces:
-            self._wipe()
+        if self.traces.left:
+            self.traces.wipe()
         now = perf_counter()
-        self._outbox.pace.append((fn, 1, now - started))
+        self.outbox.pace.append((fn, 1, now - started))
         if now - self._flushed > FLUSH_S or len(result) >= FRAME_BYTES_MIN:
             self.item = None
             self.flush()
@@ -215,7 +231,7 @@ class Child:
     def _run_span(self, item: Item, more: wire.Single) -> None:
         """The items of a span, one after the other; each has an outcome of its own."""
         ordinal, fn, _, payload, _ = item
-        claim, outbox = self._claim, self._outbox
+        claim, outbox = self.claim, self.outbox
         index = first = more.offset
         limited = more.options is not None and bool(more.options.time_limit)
         flush_s = LIMITED_FLUSH_S if limited else FLUSH_S
@@ -228,10 +244,10 @@ class Child:
         outbox.begin_span(span)
         try:
             star, items, *rest = payloads.load(payload)
-            function = rest[0] if rest else self._functions.function(fn)
+            function = loaded.blocking(rest[0] if rest else self._functions.function(fn))
             span.begin(function, more.attempt)
         except BaseException as error:  # noqa: BLE001 - no item can run
-            payload, _ = self._failed(error)
+            payload, _ = self.failed(error)
             with self._sending:
                 for at in range(first, span.limit):
                     outbox.fail_item(at, payload)
@@ -250,14 +266,14 @@ class Child:
             try:
                 append(function(*items[index]) if star else function(items[index]))
             except BaseException as error:  # noqa: BLE001 - whatever an item raises is its outcome
-                payload, ask = self._failed(error)
+                payload, ask = self.failed(error)
                 with self._sending:
                     outbox.fail_item(index, payload, ask)
             if limited:
                 claim[SINCE] = 0
             index += 1
-            if self._traces:
-                self._wipe()
+            if self.traces.left:
+                self.traces.wipe()
             now = perf_counter()
             if now - sent >= flush_s:
                 outbox.pace.append((fn, index - first, now - started))
@@ -268,41 +284,23 @@ class Child:
         if index > more.offset:
             claim[1] = index - 1  # what ran last, until its outcome is sent
 
+    def _await(self, item: Item, coroutine: Any, started: float) -> None:
+        """Go on with others while it awaits."""
+        if self.awaiting is None:
+            from zmqtasks.nodes.awaiting import Awaiting
+
+            self.awaiting = Awaiting(self, self._hand, self._read_locked)
+        self.claim[SINCE] = 0
+        self.awaiting.begin(item, coroutine, started)
+
     # ---- what a task leaves --------------------------------------------------------------------------------------
 
-    def _failed(self, error: BaseException) -> tuple[payloads.Payload, bool | Ask]:
+    def failed(self, error: BaseException) -> tuple[payloads.Payload, bool | Ask]:
+        """What becomes of the running task that has raised `error`: its payload, and whether it asks for more."""
         item = self.item
         assert item is not None, "a failure is a task's"
-        wanted = item[2] not in self.unwanted
-        return self._verdicts.of(error, item, self._task_name(), self._claim[1], wanted=wanted)
-
-    def _wipe(self) -> None:
-        """The task is over: its last line, its progress, and that it was unwanted."""
-        self._traces = False
-        for stream in self._streams:
-            stream.end()
-        if self._reporter is not None:
-            self._reporter.send()
-        self.unwanted.clear()
-        while self._at_end:
-            self._at_end.pop()()
-
-    def report(self, progress: wire.Progress) -> None:
-        """How far the running task is: soon, and before its outcome."""
-        if self._reporter is None:
-            self._reporter = Reporter(lambda progress: self.send(codec.simple(progress)))
-        self._reporter.put(progress)
-        self.trace()
-
-    def at_end(self, call: Callable[[], None]) -> None:
-        """Call it when the running task is over."""
-        if call not in self._at_end:
-            self._at_end.append(call)
-        self.trace()
-
-    def trace(self) -> None:
-        """The running task leaves something that is to be wiped when it is over."""
-        self._traces = True
+        wanted = item[2] not in self.traces.unwanted
+        return self._verdicts.of(error, item, self._task_name(), self.claim[1], wanted=wanted)
 
     # ---- both threads --------------------------------------------------------------------------------------------
 
@@ -315,7 +313,7 @@ class Child:
         """Send the outcomes that are there."""
         with self._sending:
             self._flushed = perf_counter()
-            for done in self._outbox.take():
+            for done in self.outbox.take():
                 self.data.send(codec.done(done))
 
     def give_back(self, link: Link) -> None:
@@ -334,10 +332,10 @@ class Child:
                 rest.append(
                     (ordinal, more.offset, more.count) if more is not None and more.count else (ordinal, 0, 1)
                 )
-            if (span := self._outbox.span) is not None:
+            if (span := self.outbox.span) is not None:
                 limit = span.limit
                 span.limit = -1  # it stops here ...
-                current = self._claim[1]
+                current = self.claim[1]
                 span.limit = min(limit, current + 1)  # ... or after the item that it has begun
                 if limit > span.limit:
                     rest.append((span.ordinal, span.limit, limit - span.limit))
@@ -357,10 +355,14 @@ class Child:
 
     def _serve(self, message: wire.Arrived) -> None:
         head = message.head
+        awaiting = self.awaiting
         if type(head) is wire.Dropped:
-            if self.item is not None and self.item[2] == head.id:
-                self.trace()
-                self.unwanted.add(head.id)
+            runs = self.item is not None and self.item[2] == head.id
+            if runs or (awaiting is not None and awaiting.has(head.id)):
+                self.traces.drop(head.id)
+        elif type(head) is wire.CancelAsked:
+            if awaiting is not None:
+                awaiting.cancel(head.id)
         elif type(head) is wire.Signal and head.name == "recall":
             self.give_back(self.control)
         elif self.inbox is not None:
@@ -368,33 +370,3 @@ class Child:
 
 
 RUNNING: Child | None = None  # this process, if it is a child
-
-
-def main(
-    data: int, control: int, claim: memoryview, log_level: int, cluster: tuple[str, int, int], app: str = ""
-) -> NoReturn:
-    """Be a child on these sockets until the host closes or is gone, with the tasks of `app`."""
-    global RUNNING
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    faulthandler.enable(all_threads=False)
-    # Where memory runs out, the child goes and not the host.
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - a child starts without pathlib
-        score.write("500")
-    os.register_at_fork(after_in_child=_be_no_child)
-    files.begin_keeping()
-    RUNNING = child = Child(data, control, claim, log_level, cluster)
-    threading.Thread(target=child.serve, name="zmqtasks-service", daemon=True).start()
-    try:
-        loaded.register(app)
-        child.run()
-    except (Closed, OSError):
-        os._exit(0)
-
-
-def _be_no_child() -> None:
-    """A task has forked, and this is the copy: the links are not its own, and it is no worker."""
-    global RUNNING
-    if RUNNING is not None:
-        RUNNING.data.sock.close()
-        RUNNING.control.sock.close()
-        RUNNING = None

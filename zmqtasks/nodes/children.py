@@ -175,7 +175,7 @@ class Children:
     def staff(self, peers: Collection[Peer], now: float) -> float | None:
         """Start those that are missing, end those that are too many; when to look again, or None."""
         pool = self._pool
-        waiting = sum([peer.waiting for peer in peers])
+        waiting = sum([peer.waiting or peer.awaits for peer in peers])
         if pool.is_right(waiting):
             return None
         # Not all at once: with hundreds, this side and the fork server would each wait until the other reads.

@@ -24,7 +24,7 @@ import sys
 from importlib import import_module
 from typing import NoReturn
 
-from zmqtasks.nodes import child
+from zmqtasks.nodes import birth
 from zmqtasks.nodes.claim import ITEM, Claims
 
 _PR_SET_PDEATHSIG = 1
@@ -165,7 +165,7 @@ class Server:
                 os._exit(1)
             cluster_id, workers = self._cluster
             cluster = cluster_id, peer, workers
-            child.main(files[0], files[1], self._claims.of(index), self._log_level, cluster, self._app)
+            birth.main(files[0], files[1], self._claims.of(index), self._log_level, cluster, self._app)
         except BaseException:  # noqa: BLE001 - nothing may climb into the server's loop
             sys.excepthook(*sys.exc_info())
         finally:

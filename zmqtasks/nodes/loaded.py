@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks import payload as payloads
-from zmqtasks.named import register, registered
+from zmqtasks.named import is_async, register, registered
 
 if TYPE_CHECKING:
     from zmqtasks.messages import Value
 
-__all__ = ["Loaded", "inputs_of", "register"]
+__all__ = ["Loaded", "blocking", "inputs_of", "register"]
 
 
 class Loaded:
@@ -37,6 +37,15 @@ class Loaded:
             return self.function(fn)(*arguments)
         args, kwargs, *rest = arguments
         return (rest[0] if rest else self.function(fn))(*args, **kwargs)
+
+
+def blocking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`; of one that awaits, what waits for its value."""
+    if not is_async(function):
+        return function
+    from asyncio import run
+
+    return lambda *args: run(function(*args))
 
 
 def inputs_of(values: Iterable[Value], cluster_id: str) -> list[Any]:

@@ -15,7 +15,7 @@ class Reporter:
 
     def __init__(self, send: Callable[[Progress], None]) -> None:
         self._send = send
-        self._last: Progress | None = None
+        self._last: dict[int, Progress] = {}  # by task: several may run at a time
         self._lock = threading.Lock()
         self._some = threading.Event()
         self._pause = threading.Event()  # never set: its wait is the pause
@@ -23,16 +23,17 @@ class Reporter:
 
     def put(self, report: Progress) -> None:
         """Say this, unless more is said before it goes out."""
-        self._last = report
+        with self._lock:
+            self._last[report.id] = report
         if not self._some.is_set():
             self._some.set()
 
     def send(self) -> None:
         """Send what was put and has not gone out."""
         with self._lock:
-            last, self._last = self._last, None
-            if last is not None:
-                self._send(last)
+            last, self._last = self._last, {}
+            for report in last.values():
+                self._send(report)
 
     def _run(self) -> None:
         while self._some.wait():

@@ -107,7 +107,7 @@ class Upstream:
         """The main thread is about to wait, for the task `on` or for any."""
         self._waits += 1
         if self._waits == 1:
-            self._child.at_end(self._stop_waiting)
+            self._child.traces.at_end(self._stop_waiting)
             self._child.give_back(self._child.data)
             self._refused = False
             self._child.send(codec.simple(Waiting(on)))

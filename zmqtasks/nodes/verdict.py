@@ -5,6 +5,7 @@ Here is the exception, so here it is decided whether its `Retry` holds for it; w
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks import payload as payloads
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _TEXT_MAX = 200  # of an exception in the log of attempts
 
 Item = tuple[int, int, int, Any, "wire.Single | None"]  # ordinal, function, id, payload, more about it
+CURRENT: ContextVar[Item | None] = ContextVar(
+    "zmqtasks_task", default=None
+)  # in what a coroutine of a task does
 
 
 class Again(BaseException):
