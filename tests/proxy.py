@@ -14,6 +14,7 @@ no byte moves. What the ends do to each other is passed on as it is, an end of s
 from __future__ import annotations
 
 import errno
+import select
 import selectors
 import socket
 import struct
@@ -80,11 +81,13 @@ class Link:
 class Proxy:
     """A proxy from a free port of 127.0.0.1 to `target`, host and port, which need not be there yet.
 
-    Use it with `with`; at the end every connection is reset. A client whose target refuses is reset too.
+    Use it with `with`; at the end every connection is reset. A client whose target refuses is reset too. With
+    `bytes_per_s` no more than that passes in a second, both ways together.
     """
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], *, bytes_per_s: float = 0.0) -> None:
         self.target = target
+        self._bytes_per_s = bytes_per_s
         self.bytes_to_target = 0
         """Bytes taken from clients: counted before they are passed on, so what has arrived has been counted."""
         self.bytes_from_target = 0
@@ -265,6 +268,8 @@ class Proxy:
             self.bytes_from_target += len(chunk)
         other.held = chunk
         end.silent = not chunk
+        if self._bytes_per_s:
+            select.select((), (), (), len(chunk) / self._bytes_per_s)
 
     def _reset(self, link: Link) -> None:
         for end, _ in link.both_ways():

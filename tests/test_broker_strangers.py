@@ -9,6 +9,7 @@ import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import zmq
 from conftest import until
@@ -257,6 +258,34 @@ def test_what_cannot_be_is_refused_and_stops_nobody(fleet: Fleet, good: Client, 
         assert good.submit(abs, -1).result(20) == 1
 
 
+def sizes(*numbers: int) -> bytes:
+    """What the first part of a message begins with."""
+    return b"\xc1" + msgspec.msgpack.encode(numbers)
+
+
+PARTS = {
+    "more than was announced": [sizes(10), b"x" * 20],
+    "a piece of nothing that was announced": [sizes(), b"x"],
+    "sizes that are none": [b"\xc1nonsense"],
+    "a size below nothing": [sizes(-1)],
+    "more than any message": [sizes(*[1 << 30] * 17)],
+    "a message that is none": [sizes(5), b"\xff" * 5],
+    "an empty message": [sizes(0), b""],
+}
+
+
+@pytest.mark.parametrize("what", PARTS)
+def test_parts_that_make_no_message_are_refused(fleet: Fleet, good: Client, what: str) -> None:
+    with admitted(fleet, "client", enter("client", session="p")) as (dealer, _):
+        dealer.send_multipart([b"\xc1", b"the first has not come"])
+        dealer.send_multipart([sizes(1 << 30), b"the last will not come"])
+        dealer.send_multipart(PARTS[what])
+        while not isinstance(heard := hear(dealer), visit.Refused):
+            assert isinstance(heard, wire.Room)
+        assert heard.reason == "that is no message of this version of zmqtasks"
+        assert good.submit(abs, -1).result(20) == 1
+
+
 def test_two_keys_with_one_word_for_their_sessions(fleet: Fleet, good: Client) -> None:
     about = enter("client", session="same")
     with admitted(fleet, "client", about) as (one, first), admitted(fleet, "client", about) as (two, second):
@@ -267,6 +296,7 @@ def test_two_keys_with_one_word_for_their_sessions(fleet: Fleet, good: Client) -
         end = monotonic() + 1.5  # the broker looks each second which sessions are over
         while monotonic() < end:
             assert good.submit(abs, -1).result(20) == 1
+            work(0.01)
 
 
 @pytest.mark.parametrize("role", ["client", "worker"])

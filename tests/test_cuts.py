@@ -131,6 +131,27 @@ def test_a_cut_in_the_middle_of_a_message(fleet: Fleet, proxy: Proxy, whose: str
     assert client.submit(abs, -2).result(20) == 2
 
 
+@pytest.mark.parametrize(("whose", "way"), [("client", "there"), ("client", "back"), ("worker", "back")])
+def test_what_takes_longer_than_anybody_may_be_silent_arrives(
+    monkeypatch: pytest.MonkeyPatch, whose: str, way: str
+) -> None:
+    monkeypatch.setattr("zmqtasks.nodes.dealer.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("zmqtasks.nodes.dealer.SILENCE_S", 1.0)
+    with (
+        Fleet(silence_s=1.0) as fleet,
+        Proxy(("127.0.0.1", int(fleet.address.rpartition(":")[2])), bytes_per_s=8 * MB) as proxy,
+    ):
+        fleet.start_node(1, proxy.address if whose == "worker" else None)
+        client = fleet.client(proxy.address if whose == "client" else None)
+        fleet.wait_for(client, 1)
+        size = 24 * MB
+        if way == "there":
+            assert client.submit(len, bytes(size)).result(40) == size
+        else:
+            assert len(client.submit(bytes, size).result(40)) == size
+        assert proxy.connections_to_target == 1
+
+
 def test_a_client_is_back_with_a_task_that_ran_all_the_while(fleet: Fleet, proxy: Proxy, gate: Gate) -> None:
     fleet.start_node(1)
     client = fleet.client(proxy.address)

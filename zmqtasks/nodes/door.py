@@ -12,7 +12,7 @@ import zmq
 from zmqtasks import codec, visit, wire
 from zmqtasks.nodes.guests import objection
 from zmqtasks.nodes.loop import Loop
-from zmqtasks.nodes.mailbox import Mail, Mailbox, Monitor
+from zmqtasks.nodes.mailbox import PART, Mail, Mailbox, Monitor
 from zmqtasks.nodes.sockets import Sockets
 from zmqtasks.nodes.zap import LOOK_S, user_of
 
@@ -113,10 +113,10 @@ class Door:
                 if member is not None:
                     self._leave(member, "it has come anew", now)
                 self._enter(mail, head, user, now)
-            elif member is not None:
-                self._said(member, mail.message, now)
-            else:
+            elif member is None:
                 self._refuse(mail.sender, "who are you?", final=False)
+            elif mail.message is not PART:
+                self._said(member, mail.message, now)
         except PermissionError as error:
             self._refuse(mail.sender, str(error))
         except Exception:  # noqa: BLE001 - whatever somebody with a key makes up
@@ -147,6 +147,7 @@ class Door:
 
     def _refuse(self, route: bytes, reason: str, *, final: bool = True) -> None:
         self._mailbox.send(codec.simple(visit.Refused(reason, final)), route)
+        self._mailbox.take(route)
 
     def tell(self, number: int, head: object) -> None:
         """A message without payloads; who cannot be reached is gone, and the monitor will say so."""

@@ -131,6 +131,8 @@ class Guests:
         self._mailbox.send(codec.simple(visit.Refused(reason, final)), route)
         if (visitor := self.by_route.get(route)) is not None:
             self.leave(visitor, reason, now)
+        else:
+            self._mailbox.take(route)
 
     def turn_out(self, users: Collection[str], now: float) -> None:
         """Their keys were revoked."""
@@ -201,7 +203,8 @@ class Guests:
         if (
             self.by_route.get(visitor.route) is visitor
         ):  # else it was turned out: its connection may still stand
-            self._mailbox.send(message, visitor.route)
+            # Tasks for a node go as they are: they are recalled if they take long, and joining parts takes longer.
+            self._mailbox.send(message, visitor.route, whole=visitor.session is None)
 
 
 def objection(about: visit.Enter, user: User | None) -> str | None:

@@ -14,14 +14,14 @@ from zmqtasks.core.lanes import Lane
 from zmqtasks.core.results import Results, known
 from zmqtasks.keys import may
 from zmqtasks.members import Gone
-from zmqtasks.messages import QUEUED, SUCCEEDED, Answered, Cancel, Submit, Task
+from zmqtasks.messages import QUEUED, SUCCEEDED, Answered, Beat, Cancel, Submit, Task
 from zmqtasks.nodes import checked
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.crew import SESSIONS_MAX
 from zmqtasks.nodes.guests import Guests
 from zmqtasks.nodes.ids import ids_of, session_of
 from zmqtasks.nodes.inspection import Inspection
-from zmqtasks.nodes.mailbox import Mailbox
+from zmqtasks.nodes.mailbox import PART, Mailbox
 from zmqtasks.nodes.visitor import Session, Visitor
 
 _VERBS: dict[type, str] = {
@@ -74,6 +74,10 @@ class Requests:
 
     def hear(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
         """`visitor` says something; any exception means that it makes no sense."""
+        if message is PART:
+            if visitor.session is None:
+                self._dispatcher.receive(visitor.number, Beat(), now)
+            return
         kind = type(message.head)
         verb = _VERBS.get(kind, "join")
         if (
