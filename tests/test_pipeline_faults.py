@@ -22,7 +22,8 @@ from zmqtasks import Ventilator
 
 INPUTS = 800
 RANDOM_S = float(os.environ.get("ZMQTASKS_TEST_PIPELINE_S", "4"))
-"""How long workers are killed at random, in seconds."""
+"""How long workers are killed at random, in seconds; from 60 on a worker is stopped for a minute, too."""
+MINUTE_S = 60
 
 
 def slow_square(number: int) -> int:
@@ -163,6 +164,44 @@ def test_a_worker_that_is_stopped_is_given_up_and_what_it_says_later_is_not_hear
     assert all(value == index * index for index, value in found)
     wait_for(pipeline, "worker0", "worker1")  # as a new one
     squares_with(pipeline, {}, count=100)
+
+
+@pytest.mark.skipif(RANDOM_S < MINUTE_S, reason="takes a minute: ZMQTASKS_TEST_PIPELINE_S=60")
+@pytest.mark.timeout(3 * MINUTE_S)
+@pytest.mark.parametrize("whole", [False, True], ids=["the node", "the node and its children"])
+def test_a_node_that_is_stopped_for_a_minute(pipes: Pipes, *, whole: bool) -> None:
+    pipeline = pipes.ventilator(slow_square, window=2000)
+    for _ in range(2):
+        pipes.worker(pipeline.address)
+    wait_for(pipeline, "worker0", "worker1")
+    stopped = [psutil.Process(pipes.workers[0].pid)]
+    if whole:
+        stopped += stopped[0].children(recursive=True)
+    fed, ends = 0, False
+
+    def inputs() -> Iterator[int]:
+        nonlocal fed
+        while not ends:
+            yield fed
+            fed += 1
+
+    values = pipeline.run(inputs())
+    found = [next(values) for _ in range(500)]
+    for process in stopped:
+        process.suspend()
+    until_s = monotonic() + MINUTE_S
+    while monotonic() < until_s:
+        found.append(next(values))
+    assert list(pipeline.workers) == ["worker1"]
+    for process in stopped:
+        process.resume()
+    while sorted(pipeline.workers) != ["worker0", "worker1"]:
+        found.append(next(values))
+    found.extend(next(values) for _ in range(2000))
+    ends = True
+    found.extend(values)
+    assert repeated_or_missing(found, fed) == {}
+    assert all(value == index * index for index, value in found)
 
 
 def test_a_cut_between_a_worker_and_the_ventilator_loses_nothing(pipes: Pipes) -> None:
