@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import pytest
 from conftest import python_environment, until
@@ -115,6 +117,55 @@ class Program:
         self._process.wait()
 
 
+class Inside:
+    """One run of it in this process, which has ended; as a `Program`, for what needs no process of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, environment: dict[str, str]) -> None:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+        handlers, modules = {number: signal.getsignal(number) for number in numbers}, {*sys.modules}
+        root = logging.getLogger()
+        loggers, root.handlers = root.handlers, []  # or what it logs is the runner's
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            tempfile.TemporaryFile("w+") as out,
+            tempfile.TemporaryFile("w+") as err,
+        ):
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.chdir(folder)
+            patch.setattr(sys, "path", list(sys.path))
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            kept = [(os.dup(number), number) for number in (1, 2)]
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            try:
+                self._code = main([*arguments])
+            finally:
+                for copy, number in kept:
+                    os.dup2(copy, number)
+                    os.close(copy)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                for signum, handler in handlers.items():
+                    signal.signal(signum, handler)
+                root.handlers = loggers
+                root.setLevel(logging.WARNING)
+                for name in [name for name in sys.modules if name not in modules]:
+                    if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+                        del sys.modules[name]
+            self.out, self.err = _all_of(out), _all_of(err)
+
+    def wait(self) -> int:
+        """Its exit code."""
+        return self._code
+
+
+def _all_of(file: IO[str]) -> str:
+    file.flush()
+    file.seek(0)
+    return file.read()
+
+
 class World:
     """`with World(folder) as world:` a machine with keys of its own; what is started there ends with the block.
 
@@ -144,6 +195,10 @@ class World:
         program = Program(self.folder, *command, environment={**self.environment, **environment})
         self._stack.callback(program.end)
         return program
+
+    def inside(self, *arguments: str) -> Inside:
+        """As `here`, with what other processes write to its standard output and error, and its handling of signals."""
+        return Inside(self.folder, *arguments, environment=self.environment)
 
     def ended(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         """Run the program to its end: exit code, output, errors."""

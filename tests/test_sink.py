@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +15,11 @@ from gate import Gate, wait_at
 
 from zmqtasks.cli.streaming import NoDisplay, Run
 from zmqtasks.engine import Engine
-from zmqtasks.errors import ConnectionTimeout, InputChanged
+from zmqtasks.errors import ConnectionTimeout, InputChanged, InputFailed
 from zmqtasks.keys import KeyStore
 from zmqtasks.nodes.sink import HAD_PAGES, SinkNode
 from zmqtasks.stream.inputs import Values
-from zmqtasks.stream.rendering import RenderedFunction
+from zmqtasks.stream.rendering import Named, RenderedFunction
 from zmqtasks.stream.results import Output
 
 PAGE = 4096  # indexes
@@ -59,11 +60,13 @@ class Sink:
 class Pipeline:
     """A ventilator with one worker for that sink, to run inputs through `function` once."""
 
-    def __init__(self, folder: Path, function: Callable[[str], Any]) -> None:
+    def __init__(
+        self, folder: Path, function: Callable[[str], Any], *, workers: int = 1, bind: str | None = None
+    ) -> None:
         self.engine = Engine(
             RenderedFunction(function),
-            workers=1,
-            bind=None,
+            workers=workers,
+            bind=bind,
             key=None,
             sink=f"ipc://{folder}/sink",
             retry=0,
@@ -78,6 +81,12 @@ class Pipeline:
             run = Run(Values(inputs), nowhere, NoDisplay())
             run.go(engine, ordered=ordered)
             return run.failed + engine.failed_before
+
+
+def harms(line: str) -> int:
+    if line == "poison":
+        os._exit(9)
+    return int(line)
 
 
 def number(line: str) -> int:
@@ -206,6 +215,11 @@ def test_a_sink_that_comes_back_has_what_it_had(tmp_path: Path, gate: Gate) -> N
         run = Running(tmp_path, gate, inputs)
         until(lambda: len(results(tmp_path / "out")) == 49)
     with Sink(tmp_path, resume=True) as sink:
+        until(lambda: sink.node._pipeline)
+        with pytest.raises(
+            ConnectionTimeout, match="this sink serves another pipeline: started anew with --resume"
+        ):
+            Pipeline(tmp_path, number, workers=0, bind=f"ipc://{tmp_path}/other").run(inputs)
         gate.open()
         run.end()
         assert sink.ended()
@@ -270,3 +284,32 @@ def test_who_is_to_stop_tells_a_sink_that_comes_back(tmp_path: Path, gate: Gate)
         assert not sink.ended(), "it has heard that there is more to be done"
         assert (run.failed, run.error) == (0, None)
     assert len(results(tmp_path / "out")) == 49
+
+
+# ---- joins, which have no such sink -----------------------------------------------------------------------------
+
+
+def test_a_failed_input_of_a_join_is_named() -> None:
+    engine = Engine(
+        Named(harms),
+        workers=1,
+        bind=None,
+        key=None,
+        sink=None,
+        retry=0,
+        time_limit=None,
+        window=1000,
+        wait_workers=None,
+    )
+    with engine:
+        assert engine.chord(["1", "2"], sum) == 3
+        with pytest.raises(InputFailed) as caught:
+            engine.chord(["1", "x", "3"], sum)
+        assert (
+            str(caught.value) == """input 1, "x": ValueError: invalid literal for int() with base 10: 'x'"""
+        )
+        with pytest.raises(InputFailed) as caught:
+            engine.fold(["1", "2", "poison"], max, 0)
+        assert str(caught.value).startswith(
+            'input 2, "poison": zmqtasks.errors.WorkerLost: task of this input was'
+        )
