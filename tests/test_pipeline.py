@@ -20,6 +20,7 @@ import psutil
 import pytest
 from conftest import RunPython, kept, python_environment, until
 from gate import Gate, note, wait_at
+from light import odd_one_out
 from marks import MARK, marked, names_in
 
 from zmqtasks import (
@@ -59,12 +60,6 @@ def with_each(fn: Any, items: Iterable[Any]) -> Iterator[Any]:
 
 def readers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "zmqtasks-reader"]
-
-
-def odd_one_out(number: int) -> int:
-    if number % 3 == 2:
-        raise ValueError(f"no {number}")
-    return number * number
 
 
 # ---- values ------------------------------------------------------------------------------------------------------

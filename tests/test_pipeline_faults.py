@@ -16,6 +16,7 @@ import psutil
 import pytest
 from conftest import has_ended, until
 from gate import Gate, note, wait_at, work
+from light import slow_square
 from proxy import Proxy
 
 from zmqtasks import Ventilator
@@ -24,11 +25,6 @@ INPUTS = 800
 RANDOM_S = float(os.environ.get("ZMQTASKS_TEST_PIPELINE_S", "2"))
 """How long workers are killed at random, in seconds; from 60 on a worker is stopped for a minute, too."""
 MINUTE_S = 60
-
-
-def slow_square(number: int) -> int:
-    work(0.0005)
-    return number * number
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Self
 import pytest
 from conftest import until
 from gate import Gate, wait_at
+from light import number_of
 
 from zmqtasks.cli.streaming import NoDisplay, Run
 from zmqtasks.engine import Engine
@@ -58,15 +58,13 @@ class Sink:
 
 
 class Pipeline:
-    """A ventilator with one worker for that sink, to run inputs through `function` once."""
+    """A ventilator for that sink, to run inputs through `function` once; with a worker, or for want of one in vain."""
 
-    def __init__(
-        self, folder: Path, function: Callable[[str], Any], *, workers: int = 1, bind: str | None = None
-    ) -> None:
+    def __init__(self, folder: Path, function: Callable[[str], Any], *, workers: int = 1) -> None:
         self.engine = Engine(
             RenderedFunction(function),
             workers=workers,
-            bind=bind,
+            bind=None if workers else f"ipc://{folder}/pipeline",
             key=None,
             sink=f"ipc://{folder}/sink",
             retry=0,
@@ -81,16 +79,6 @@ class Pipeline:
             run = Run(Values(inputs), nowhere, NoDisplay())
             run.go(engine, ordered=ordered)
             return run.failed + engine.failed_before
-
-
-def harms(line: str) -> int:
-    if line == "poison":
-        os._exit(9)
-    return int(line)
-
-
-def number(line: str) -> int:
-    return int(line)
 
 
 def results(path: Path) -> dict[int, dict[str, Any]]:
@@ -113,15 +101,17 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
         yield gate
 
 
-@pytest.mark.parametrize("changed", [0, 7, PAGE * HAD_PAGES + 5])
-def test_another_input_is_refused_and_the_first_is_named(tmp_path: Path, changed: int) -> None:
-    inputs = [str(index) for index in range(PAGE * HAD_PAGES + 10)]  # more than a message tells of
+@pytest.mark.parametrize(
+    ("count", "changed"), [(10, 0), (10, 7), (PAGE * HAD_PAGES + 10, PAGE * HAD_PAGES + 5)]
+)
+def test_another_input_is_refused_and_the_first_is_named(tmp_path: Path, count: int, changed: int) -> None:
+    inputs = [str(index) for index in range(count)]  # at last more than a message tells of
     write(tmp_path / "out", inputs)
     before = (tmp_path / "out").read_bytes()
     inputs[changed] = inputs[-1] = "other"
     with Sink(tmp_path, resume=True) as sink:
         with pytest.raises(InputChanged) as caught:
-            Pipeline(tmp_path, number).run([*inputs, "more"])
+            Pipeline(tmp_path, number_of, workers=0).run([*inputs, "more"])
         assert not sink.ended()
     assert str(caught.value) == (
         f"'{tmp_path}/out' was made from other inputs:"
@@ -136,7 +126,7 @@ def test_fewer_inputs_are_other_inputs(tmp_path: Path) -> None:
         Sink(tmp_path, resume=True),
         pytest.raises(InputChanged, match="it has 3 of them, and now there are 2"),
     ):
-        Pipeline(tmp_path, number).run(["0", "1"])
+        Pipeline(tmp_path, number_of, workers=0).run(["0", "1"])
 
 
 def test_the_rest_is_done_and_earlier_failures_are_counted(tmp_path: Path) -> None:
@@ -144,7 +134,7 @@ def test_the_rest_is_done_and_earlier_failures_are_counted(tmp_path: Path) -> No
     with (tmp_path / "out").open("a") as file:
         file.write('{"index": 3, "inp')
     with Sink(tmp_path, resume=True) as sink:
-        assert Pipeline(tmp_path, number).run(["0", "x", "2", "3", "y", "5"]) == 2
+        assert Pipeline(tmp_path, number_of).run(["0", "x", "2", "3", "y", "5"]) == 2
         assert sink.ended()
         assert (sink.node.done, sink.output.cut) == (3, 17)
     found = results(tmp_path / "out")
@@ -161,23 +151,23 @@ def test_the_rest_is_done_and_earlier_failures_are_counted(tmp_path: Path) -> No
 def test_failures_are_done_again(tmp_path: Path) -> None:
     write(tmp_path / "out", ["0", "1", "2"], failed=1)
     assert "error" in results(tmp_path / "out")[1]
+    with (
+        Sink(tmp_path, resume_failed=True),
+        pytest.raises(ConnectionTimeout, match=r"cannot keep the order of .*1 of it are to be done again"),
+    ):
+        Pipeline(tmp_path, number_of, workers=0).run(["0", "1", "2"], ordered=True)
+    write(tmp_path / "out", ["0", "1", "2"], failed=1)
     with Sink(tmp_path, resume_failed=True) as sink:
-        assert Pipeline(tmp_path, number).run(["0", "1", "2"]) == 0
+        assert Pipeline(tmp_path, number_of).run(["0", "1", "2"]) == 0
         assert sink.ended()
         assert sink.node.done == 1
     assert results(tmp_path / "out")[1]["result"] == 1
 
 
-def test_what_is_in_no_order_is_not_gone_on_with_in_order(tmp_path: Path) -> None:
-    write(tmp_path / "out", ["0", "1", "2"], failed=1)
-    with (
-        Sink(tmp_path, resume_failed=True),
-        pytest.raises(ConnectionTimeout, match=r"cannot keep the order of .*1 of it are to be done again"),
-    ):
-        Pipeline(tmp_path, number).run(["0", "1", "2"], ordered=True)
+def test_what_is_in_order_is_gone_on_with_in_order(tmp_path: Path) -> None:
     write(tmp_path / "out", ["0", "1"])
     with Sink(tmp_path, resume=True) as sink:
-        assert Pipeline(tmp_path, number).run(["0", "1", "2", "3"], ordered=True) == 0
+        assert Pipeline(tmp_path, number_of).run(["0", "1", "2", "3"], ordered=True) == 0
         assert sink.ended()
     assert list(results(tmp_path / "out")) == [0, 1, 2, 3]
 
@@ -219,7 +209,7 @@ def test_a_sink_that_comes_back_has_what_it_had(tmp_path: Path, gate: Gate) -> N
         with pytest.raises(
             ConnectionTimeout, match="this sink serves another pipeline: started anew with --resume"
         ):
-            Pipeline(tmp_path, number, workers=0, bind=f"ipc://{tmp_path}/other").run(inputs)
+            Pipeline(tmp_path, number_of, workers=0).run(inputs)
         gate.open()
         run.end()
         assert sink.ended()
@@ -268,7 +258,7 @@ def test_who_is_to_stop_waits_no_longer_for_a_sink_that_is_gone(
     assert said == ["the sink has not come back: the run ends without it, and without what was running"]
     with Sink(tmp_path, resume=True) as sink:
         gate.open()
-        assert Pipeline(tmp_path, number).run(inputs) == 0
+        assert Pipeline(tmp_path, number_of).run(inputs) == 0
         assert sink.ended()
     assert len(results(tmp_path / "out")) == 50
 
@@ -291,7 +281,7 @@ def test_who_is_to_stop_tells_a_sink_that_comes_back(tmp_path: Path, gate: Gate)
 
 def test_a_failed_input_of_a_join_is_named() -> None:
     engine = Engine(
-        Named(harms),
+        Named(number_of),
         workers=1,
         bind=None,
         key=None,
