@@ -22,13 +22,14 @@ def main() -> int:
     parser.add_argument(
         "--nodes", action="store_true", help="worlds of two levels; of a pipeline, with nodes for workers"
     )
+    parser.add_argument("--flows", action="store_true", help="worlds with workflows")
     parser.add_argument("--pipeline", action="store_true", help="a ventilator, workers, a sink")
     arguments = parser.parse_args()
 
     def world(seed: int, *, trace: bool = False) -> Sim | PipeSim:
         if arguments.pipeline:
             return PipeSim(seed, nodes=arguments.nodes, trace=trace)
-        return Sim(seed, nodes=arguments.nodes, trace=trace)
+        return Sim(seed, nodes=arguments.nodes, flows=arguments.flows, trace=trace)
 
     if arguments.seed is not None:
         world(arguments.seed, trace=True).run()

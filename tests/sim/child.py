@@ -85,6 +85,7 @@ class Child:
         self.through = -1  # the last that it has finished
         self.trouble = ""  # why the current task is to fail, where not by itself
         self.flakes = False  # the current run does
+        self.by = -1  # what is to end in the place of the current task
         self.began = self.began_clock = 0.0  # the second in the dispatcher's time
         self.outbox: list[Done] = []
         self.started: set[int] = set()
@@ -158,6 +159,8 @@ class Child:
             self._later(seconds, self.die, "poison")
         elif spec.subs:
             self._later(seconds / 2, self._submit, seconds / 2)
+        elif spec.instead is not None:
+            self._later(seconds / 2, self._stand_back, seconds / 2)
         else:
             self._later(seconds, self._finish)
 
@@ -170,9 +173,11 @@ class Child:
         elif self.flakes:
             self.trouble = "flaky"
         sim.policies.ends(self, entry.id + self.item, spec)
-        value = self.trouble or sim.work.mix(
-            spec.key, item, [v.payload if v.index < 0 else v.payload[v.index] for v in entry.inputs]
-        )
+        payloads = [sim.flows.opened(value.payload) for value in entry.inputs]
+        inputs = [
+            found if v.index < 0 else found[v.index] for v, found in zip(entry.inputs, payloads, strict=True)
+        ]
+        value = self.trouble or sim.work.mix(spec.key, item, inputs)
         self._tell(entry, item, value, bool(self.trouble), sim.now - self.began)
         self.through = entry.id + self.item
         self.item += 1
@@ -211,7 +216,10 @@ class Child:
             if failed:
                 done.failed.append(len(done.payloads))
             done.payloads.append(value)
-        if failed and entry.spec.asks(value):
+        if self.by >= 0:
+            done.asks.append(Ask(entry.ordinal, item if entry.span else -1, instead=self.by))
+            self.by = -1
+        elif failed and entry.spec.asks(value):
             done.asks.append(Ask(entry.ordinal, item if entry.span else -1, entry.spec.delay, "it failed"))
             if self.peer in self.host.dispatcher.peers:
                 self.sim.policies.asked[entry.id + self.item] = entry.spec.delay
@@ -221,6 +229,16 @@ class Child:
         outbox, self.outbox = self.outbox, []
         for done in outbox:
             self.say(self.data, done)
+
+    def _stand_back(self, seconds: float) -> None:
+        """Another is to end in its place; or it thinks better of it."""
+        entry = self.current
+        assert entry is not None
+        by, submit = self.sim.flows.stand_in(entry.id + self.item, entry.spec.instead)
+        self.say(self.data, submit)
+        if self.sim.rng.random() < 0.9:
+            self.by, self.trouble = by, "instead"
+        self._later(seconds, self._finish)
 
     # ---- waiting
 
@@ -360,6 +378,11 @@ class Child:
     def idle(self) -> bool:
         """Whether it has nothing to do."""
         return self.current is None and not self.starting and not self.hand and not self.outbox
+
+    @property
+    def next(self) -> set[int]:
+        """What it would have started next, where nothing runs: its node takes that for begun."""
+        return {self.hand[0].id} if self.hand and self.current is None else set()
 
     @property
     def name(self) -> str:

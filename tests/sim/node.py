@@ -104,6 +104,9 @@ class NodeHost(Host):
         self._act(self._receive, peer, message)
 
     def _receive(self, peer: int, message: Any) -> None:
+        if isinstance(message, Submit) and message.instead:
+            self.say(message)
+            return
         if isinstance(message, Submit):
             self.sim.note(f"{self.name}{peer:4} submits {[task.id for task in message.tasks]}")
             for task in message.tasks:

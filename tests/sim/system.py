@@ -11,6 +11,7 @@ from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.node import Node
 from zmqtasks.messages import LEASED, Task
 
+from .flows import Flows
 from .idleness import Idleness
 from .links import Time
 from .node import NodeHost
@@ -43,8 +44,11 @@ CORE = Core(Dispatcher, Node, vars(waits))
 class Sim:
     """One seed, of one level or, with `nodes`, of two."""
 
-    def __init__(self, seed: int, core: Core = CORE, *, nodes: bool = False, trace: bool = False) -> None:
+    def __init__(
+        self, seed: int, core: Core = CORE, *, nodes: bool = False, flows: bool = False, trace: bool = False
+    ) -> None:
         self.seed = seed
+        self.has_flows = flows
         self.rng = Random(seed)
         self.core = core
         self.trace = trace
@@ -54,6 +58,7 @@ class Sim:
         self.time = Time()
         self.at, self.at_time = self.time.at, self.time.at_time
         self.work = Work(self)
+        self.flows = Flows(self)
         self.truth = Truth(self)
         self.policies = Policies(self)
         self.top = Top(self)
@@ -116,6 +121,8 @@ class Sim:
             when = max(rng.random() * 0.2, latest)  # a need is submitted before the one that needs it
             self.at_time(latest + when, self.top.submit, CLIENT, batch)
             latest = when
+        if self.has_flows:
+            ids += self.flows.plan()
         for _ in range(world.cancels):
             id_ = rng.choice((None, None, None, rng.choice(ids), rng.choice(ids), -5))
             self.at(rng.random() * 0.25, self.cancel, id_, rng.random() < 0.6)
@@ -242,11 +249,13 @@ class Sim:
             node.take_more()
 
 
-def first_failure(seeds: Iterable[int], core: Core = CORE, *, nodes: bool = False) -> tuple[int, str] | None:
+def first_failure(
+    seeds: Iterable[int], core: Core = CORE, *, nodes: bool = False, flows: bool = False
+) -> tuple[int, str] | None:
     """The first of `seeds` that finds something, and what; None if none does."""
     for seed in seeds:
         try:
-            Sim(seed, core, nodes=nodes).run()
+            Sim(seed, core, nodes=nodes, flows=flows).run()
         except Wrong as error:
             return seed, str(error)
     return None

@@ -8,6 +8,7 @@ from zmqtasks.core.attempts import known_attempts
 from zmqtasks.core.effects import (
     ACCEPTED,
     DELIVERED,
+    RELEASED,
     RETRIED,
     SETTLED,
     Answer,
@@ -64,7 +65,7 @@ class Top(Host):
                 need: truth.final[need].known()
                 for task in message.tasks
                 for need in task.needs
-                if need in truth.final
+                if need in truth.final and need not in self.sim.flows.quiet
             }
             for task in message.tasks:
                 if task.id not in truth.submitted:
@@ -111,7 +112,8 @@ class Top(Host):
         nodes = [node for node in self.children.values() if isinstance(node, NodeHost)]
         gone = [node for node in nodes if node.peer not in self.machine.peers]
         return sum(
-            any(id_ in child.started | child.first for child in node.children.values()) for node in gone
+            any(id_ in child.started | child.first | child.next for child in node.children.values())
+            for node in gone
         )
 
     def part_with(self, node: NodeHost) -> None:
@@ -176,16 +178,20 @@ class Top(Host):
                     ]
                 ):
                     raise Wrong(f"deliveries of {bad} are not what they were")
+                elif kind == RELEASED:
+                    self.sim.flows.release(ids)
                 elif kind == RETRIED:
                     for id_ in ids:
                         self.sim.policies.retry(id_)
             case Settle(state, tasks, payloads):
                 for task, payload in zip(tasks, payloads, strict=True):
                     listed = state == SUCCEEDED and task.span
-                    if listed and len(payload) != task.count:
-                        raise Wrong(f"span {task.id} has {task.count} items and {len(payload)} values")
+                    if listed and len(values := self.sim.flows.opened(payload)) != task.count:
+                        raise Wrong(f"span {task.id} has {task.count} items and {len(values)} values")
                     for item in range(task.count):
-                        final = Final(state, payload, item if listed else -1, task.deliveries)
+                        final = Final(
+                            state, values if listed else payload, item if listed else -1, task.deliveries
+                        )
                         truth.settled(task.id + item, final)
             case Answer(token, cancelled):
                 if token is None:
@@ -216,7 +222,9 @@ class Top(Host):
         if held != truth.unsettled:
             raise Wrong(f"unsettled and forgotten, or the other way round: {held ^ truth.unsettled}")
         tasks = machine.ledger.tasks.values()
-        if bad := [] if world.nodes else [task.id for task in tasks if task.attempt != known_attempts(task)]:
+        stood = self.sim.flows.stand_ins
+        known = [] if world.nodes else [task for task in tasks if task.id not in stood]
+        if bad := [task.id for task in known if task.attempt != known_attempts(task)]:
             raise Wrong(f"the attempts of {bad} are not those that have begun")
         if machine.ledger.pending != len(held):
             raise Wrong("pending does not say what is unsettled")
@@ -230,6 +238,7 @@ class Top(Host):
                 if silent > 1.5 * world.silence_s + 0.01:
                     raise Wrong(f"peer {id_} has said nothing for {silent:.3f} s, and is not given up")
         self.sim.policies.look_at_hands()
+        self.sim.flows.look()
         if self._to_refuse is not None and self._to_refuse != self._refused_now:
             raise Wrong(f"refused {self._refused_now}, to be refused {self._to_refuse}")
 
@@ -260,7 +269,11 @@ class Top(Host):
         """The ids that are too many for the queue; None where other messages make that hard to say."""
         limit, here = self.sim.world.queue_max, set(self.truth.unsettled)
         pending, refused = len(here), set[int]()
-        if limit is None or not all(type(message) is Submit for _, message in arrived):
+        if (
+            limit is None
+            or self.sim.flows.parents
+            or not all(type(message) is Submit for _, message in arrived)
+        ):
             return None
         for _, message in arrived:
             for task in message.tasks:

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 ATTEMPTS_MAX = 20  # how often a task is handed out
 
 
+class Worth(int):
+    """A value, which has a length as all payloads have."""
+
+    def __len__(self) -> int:
+        return 8
+
+
 class Work:
     """What there is to do, and what it is worth."""
 
@@ -58,9 +65,10 @@ class Work:
             spec.lane = rng.randrange(LANES)
         return spec
 
-    def new_task(self, spec: Spec) -> Task:
-        """A record for it, with new ids."""
-        id_, self.ids = self.ids, self.ids + spec.count
+    def new_task(self, spec: Spec, id_: int | None = None) -> Task:
+        """A record for it, with new ids, or those from `id_` on."""
+        if id_ is None:
+            id_, self.ids = self.ids, self.ids + spec.count
         for item in range(spec.count):
             self.spec_of[id_ + item] = spec, item
         payload = Blob(spec.size) if spec.size else b"x" * (spec.key % 50)
@@ -107,12 +115,14 @@ class Work:
     @staticmethod
     def mix(key: int, item: int, inputs: list[Any]) -> int:
         """What every task computes."""
-        return hash((key, item, *inputs))
+        return Worth(hash((key, item, *inputs)))
 
     def value(self, id_: int) -> Any:
         """The oracle: what `id_` is worth, evaluated here."""
         spec, item = self.spec_of[id_]
-        if (spec.key, item) not in self._values:
+        if (found := self.sim.flows.value(id_)) is not None:
+            return found
+        if (id_, item) not in self._values:
             inputs = [self.value(need) for need in spec.needs]
-            self._values[spec.key, item] = self.mix(spec.key, item, inputs)
-        return self._values[spec.key, item]
+            self._values[id_, item] = self.mix(spec.key, item, inputs)
+        return self._values[id_, item]

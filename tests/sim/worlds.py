@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from zmqtasks.options import Options
 
@@ -44,6 +45,7 @@ class Spec:
     near: bool = False  # they run about as long as their limit
     picky: bool = False  # what always fails is not to be retried
     delay: float | None = None  # its failures ask for this, whatever the rule
+    instead: Any = None  # a workflow that it submits to take its place
 
     def asks(self, trouble: str) -> bool:
         """Whether that failure asks for another attempt."""

@@ -38,6 +38,8 @@ class Intake:
                 continue  # said twice
             if limited and ledger.pending + task.count > (self._queue_max or 0):
                 refused.append(task)
+                if task.parent is not None:
+                    ledger.deliver(ledger.joins.expect(task)[1], now)
             else:
                 ledger.submitted += task.count
                 ledger.counts[NEW] += task.count
