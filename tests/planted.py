@@ -20,7 +20,10 @@ MODULES = (
     "pace",
     "peer",
     "queue",
+    "assembly",
+    "stand",
     "join",
+    "joins",
     "starts",
     "attempts",
     "ledger",
@@ -30,6 +33,8 @@ MODULES = (
     "losses",
     "waits",
     "deal",
+    "workflow",
+    "intake",
     "dispatch",
     "node",
 )  # in the order of their imports
@@ -108,7 +113,9 @@ BUGS = {
         "ledger", "if self.addresses else []", "if self.addresses and state != FAILED else []"
     ),
     "a failure stops at the first that waits": Bug(
-        "ledger", "work += self.settle(UPSTREAM_FAILED", "self.settle(UPSTREAM_FAILED"
+        "ledger",
+        "                end, value = upstream(id_, state, value)\n                work += self",
+        "                end, value = upstream(id_, state, value)\n                self",
     ),
     "an outcome of a span misses its first address": Bug(
         "join", "if id_ <= key < id_ + count", "if id_ < key < id_ + count"
@@ -154,7 +161,7 @@ BUGS = {
     ),
     "a countdown is forgotten when a task has waited": Bug(
         "ledger",
-        "                self._schedule(body, now)",
+        "                self._schedule(body, now, first=not fresh)",
         "                self.move(body, QUEUED)\n                self.ready.push(body)",
     ),
     "the journal hears of it after the worker": Bug(
@@ -163,7 +170,7 @@ BUGS = {
         "        effects += self._sends\n        effects += ledger.settles\n",
     ),
     "the journal is told what is left of a span": Bug(
-        "dispatch", "task if task.count == 1 else copy(task)", "task"
+        "intake", "task if task.count == 1 else copy(task)", "task"
     ),
     "a cancel is never answered once its peer is lost": Bug(
         "dispatch",
@@ -189,12 +196,12 @@ BUGS = {
         "deal", "                share = min(share, room)", "                share = share + 0"
     ),
     "the queue takes one too many": Bug(
-        "dispatch",
-        "ledger.pending + task.count > (self.queue_max or 0)",
-        "ledger.pending + task.count > (self.queue_max or 0) + 1",
+        "intake",
+        "ledger.pending + task.count > (self._queue_max or 0)",
+        "ledger.pending + task.count > (self._queue_max or 0) + 1",
     ),
     "what is submitted twice runs twice": Bug(
-        "dispatch", "if task.state != NEW or task.id in ledger.tasks:", "if task.id in ledger.tasks:"
+        "intake", "if task.state != NEW or task.id in ledger.tasks:", "if task.id in ledger.tasks:"
     ),
     "a span is found one id past its end": Bug(
         "ledger", "if key is not None and id_ < key", "if key is not None and id_ <= key"
@@ -407,6 +414,106 @@ NODE_BUGS = {
     ),
     "who is given up is not told": Bug(
         "dispatch", "            self._sends.append(End(peer.id))\n", "            pass\n"
+    ),
+}
+
+
+FLOW_BUGS = {
+    "a join has the order in which its members ended": Bug(
+        "assembly", "        entries.sort(key=itemgetter(0))\n", "        pass\n"
+    ),
+    "a join ends one member early": Bug(
+        "assembly",
+        "return self.outcome() if self.have == self.count",
+        "return self.outcome() if self.have + 1 == self.count",
+    ),
+    "a failing member counts as one that has ended": Bug(
+        "assembly", 'elif self.failure == "fail_fast":', "elif False:"
+    ),
+    "a cancelled member cancels its join": Bug(
+        "assembly", "if state == CANCELLED and payload not in (UNHURT, FULL):", "if False:"
+    ),
+    "a join that was waited for fails with the first lapse alone": Bug(
+        "assembly", "Gathered([*lapses])", "Gathered([*lapses[:1]])"
+    ),
+    "a part of a span has the place of the whole": Bug("queue", "task.parent[1] + items", "task.parent[1]"),
+    "a part of a span has no place": Bug("queue", "        parent=task.parent,\n", ""),
+    "members are left where their join has failed": Bug(
+        "joins", "                ranges = assembly.ranges\n", "                pass\n"
+    ),
+    "of the members only the first range is forsaken": Bug(
+        "workflow", "for first, items in ranges for", "for first, items in ranges[:1] for"
+    ),
+    "what a body needed is left": Bug(
+        "workflow", "            if task is not None and task.root >= 0:\n", "            if False:\n"
+    ),
+    "what others need is forsaken": Bug(
+        "workflow", "if not any(each and each.state == WAITING", "if not any(False and each"
+    ),
+    "what is forsaken forsakes nothing": Bug(
+        "joins", "if ranges or (state != SUCCEEDED and task.needs and task.root >= 0):", "if ranges:"
+    ),
+    "what nobody hears of is retried": Bug(
+        "retry",
+        "        if task.root == UNHEARD:\n            return False",
+        "        if False:\n            return False",
+    ),
+    "what nobody hears of runs again when its worker is lost": Bug(
+        "ledger", "            if task.root == UNHEARD:\n", "            if False:\n"
+    ),
+    "a success is caught": Bug(
+        "assembly", "    if state in (SUCCEEDED, CANCELLED):\n", "    if state == CANCELLED:\n"
+    ),
+    "a cancel is caught": Bug(
+        "assembly", "    if state in (SUCCEEDED, CANCELLED):\n", "    if state == SUCCEEDED:\n"
+    ),
+    "what was for a failure that did not happen is failed": Bug(
+        "assembly",
+        "    if state == CANCELLED and payload == UNHURT:\n        return state, payload\n    if state == UP",
+        "    if state == UP",
+    ),
+    "an open join never ends": Bug(
+        "assembly",
+        "        self.count = count\n        return self.outcome()",
+        "        self.count = count\n        return None",
+    ),
+    "an open join is closed for more than it has": Bug(
+        "assembly", "        if count != self.there:\n", "        if False:\n"
+    ),
+    "who is gone leaves an open join": Bug(
+        "ledger", "self.joins.abandon(message.first, message.count)", "self.joins.abandon(message.first, 0)"
+    ),
+    "a join does not wait for what it needs": Bug(
+        "assembly", "self.held = bool(join.needs)", "self.held = False"
+    ),
+    "an outcome that came before it was asked for is lost": Bug(
+        "ledger", "                join.outcome = state, value", "                pass"
+    ),
+    "what stood in for a lost run counts for the next": Bug(
+        "losses", "        self._ledger.joins.lost(peer.id)\n", ""
+    ),
+    "a task whose place is taken is run again": Bug(
+        "retry", "        if ask.instead >= 0:\n", "        if False:\n"
+    ),
+    "what takes the place of a cancelled one goes on": Bug(
+        "joins",
+        "                ranges = [*ranges, (self.stands.pop(id_).by, 1)]",
+        "                del self.stands[id_]",
+    ),
+    "an end for another goes to its taker alone": Bug(
+        "ledger",
+        "                work += self.settle(state, [body], [join.payload(state, value)])",
+        "                self.settle(state, [body], [join.payload(state, value)])",
+    ),
+    "a release is not recorded, and one by a join twice": Bug(
+        "ledger",
+        "                    self.records.append(Record(RELEASED, [body]))",
+        "                    self.records += [Record(RELEASED, [body])] * 2",
+    ),
+    "a refused member is missing for ever": Bug(
+        "intake",
+        "            ledger.deliver(ledger.settle(CANCELLED, refused, [FULL] * len(refused)), now)",
+        "            ledger.settle(CANCELLED, refused, [FULL] * len(refused))",
     ),
 }
 

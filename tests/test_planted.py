@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from planted import BUGS, NODE_BUGS, Bug, Core, DoesNotApply, plant
+from planted import BUGS, FLOW_BUGS, NODE_BUGS, Bug, Core, DoesNotApply, plant
 from planted_seeds import SEEDS_MAX, SEEN_IN
 from sim import Sim, first_failure
 
@@ -44,14 +44,21 @@ def test_the_simulator_finds_in_worlds_of_two_levels(name: str) -> None:
     Sim(found[0], sound(), nodes=True).run()  # it was the bug
 
 
+@pytest.mark.parametrize("name", FLOW_BUGS)
+def test_the_simulator_finds_in_worlds_with_workflows(name: str) -> None:
+    found = first_failure(worlds(name), plant(FLOW_BUGS[name]), flows=True)
+    assert found is not None, f"not seen in {SEEDS_MAX} worlds: {name}"
+    Sim(found[0], sound(), flows=True).run()  # it was the bug
+
+
 def test_there_are_enough_of_them() -> None:
-    for bugs in (BUGS, NODE_BUGS):
+    for bugs in (BUGS, NODE_BUGS, FLOW_BUGS):
         assert len(bugs) >= 20
         assert len({bug.new for bug in bugs.values()}) > len(bugs) // 2
 
 
 def test_where_they_are_seen_soon_is_of_bugs_and_worlds_that_there_are() -> None:
-    assert SEEN_IN.keys() <= BUGS.keys() | NODE_BUGS.keys()
+    assert SEEN_IN.keys() <= BUGS.keys() | NODE_BUGS.keys() | FLOW_BUGS.keys()
     assert all(0 <= seed < SEEDS_MAX for seed in SEEN_IN.values())
 
 

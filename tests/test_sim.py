@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from sim import Sim, first_failure
 
+from zmqtasks.core.assembly import LEFT
 from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FAILED, SUCCEEDED, UPSTREAM_FAILED
 
 SEEDS = int(os.environ.get("ZMQTASKS_SIM_SEEDS", "300"))
@@ -15,12 +16,14 @@ CHUNK = 50
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("flows", [False, True], ids=["tasks", "workflows"])
 @pytest.mark.parametrize("nodes", [False, True], ids=["one-level", "nodes"])
 @pytest.mark.parametrize("start", range(0, SEEDS, CHUNK))
-def test_nothing_is_wrong_in_any_world(start: int, nodes: bool) -> None:
-    if (found := first_failure(range(start, min(start + CHUNK, SEEDS)), nodes=nodes)) is not None:
+def test_nothing_is_wrong_in_any_world(start: int, nodes: bool, flows: bool) -> None:
+    seeds = range(start, min(start + CHUNK, SEEDS))
+    if (found := first_failure(seeds, nodes=nodes, flows=flows)) is not None:
         seed, what = found
-        how = " --nodes" if nodes else ""
+        how = " --nodes" * nodes + " --flows" * flows
         pytest.fail(f"seed {seed}: {what}\nreplay it: python -m tests.sim {seed}{how}")
 
 
@@ -32,6 +35,30 @@ def test_a_seed_is_always_the_same_world(nodes: bool) -> None:
     assert runs[0].events == runs[1].events
     assert runs[0].truth.final == runs[1].truth.final
     assert runs[0].now == runs[1].now
+
+
+def test_the_workflows_have_all_that_may_happen() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(100):
+        sim = Sim(seed, flows=True)
+        sim.run()
+        flows, final = sim.flows, sim.truth.final
+        for id_, joint in flows.joints.items():
+            if id_ in final:
+                seen[f"{joint.failure} ended {final[id_].state}"] += 1
+        seen["released"] += len(flows.released)
+        seen["gone"] += len(flows.gone & final.keys())
+        seen["replaced"] += sum(id_ in final for id_ in flows.stand_ins)
+        seen["again"] += sum(len(by) > 1 for by in flows.stand_ins.values())
+        seen["forsaken"] += sum(final[id_].payload == LEFT for id_ in final)
+    ends = {
+        f"{how} ended {state}"
+        for how in ("fail_fast", "collect", "wait", "catch")
+        for state in (SUCCEEDED, CANCELLED)
+    }
+    ends |= {f"fail_fast ended {state}" for state in (FAILED, UPSTREAM_FAILED)} | {f"wait ended {FAILED}"}
+    assert not ends - seen.keys()
+    assert min(seen.values()) > 0, seen
 
 
 @pytest.mark.parametrize("nodes", [False, True])

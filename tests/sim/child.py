@@ -74,6 +74,7 @@ class Child:
         self.recalls = 0  # that it has not answered yet
         self.vain_since: float | None = None  # a recall has brought nothing, and nothing has moved since
         self.ordinals = 0  # how many it was sent
+        self.given: list[int] = []  # the first ids of all that was sent here
         self.hand: deque[Entry] = deque()
         self.current: Entry | None = None
         self.item = 0  # of the current entry
@@ -319,6 +320,7 @@ class Child:
         if isinstance(message, Run):
             assert message.first == self.ordinals, "the ordinals have a gap"
             self.ordinals += len(message.tasks)
+            self.given += [task.id for task in message.tasks]
             self.vain_since = None
             entries = [self.sim.work.entry(task) for task in message.tasks]
             if not (self.hand or self.current):
@@ -381,8 +383,8 @@ class Child:
 
     @property
     def next(self) -> set[int]:
-        """What it would have started next, where nothing runs: its node takes that for begun."""
-        return {self.hand[0].id} if self.hand and self.current is None else set()
+        """What it may have started next, as its node sees it: be it on its way here, or on its way back."""
+        return set(self.given) - self.started
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from zmqtasks.core.assembly import ABANDONED
+from zmqtasks.core.assembly import ABANDONED, MISFIT
 from zmqtasks.members import Closed, Gathered, Gone, Lapse, Members
 from zmqtasks.messages import (
     CANCELLED,
@@ -21,6 +21,8 @@ from zmqtasks.messages import (
     FULL,
     JOIN,
     LEASED,
+    QUEUED,
+    RETRYING,
     SUCCEEDED,
     UNHURT,
     UPSTREAM_FAILED,
@@ -61,6 +63,8 @@ class Flows:
         self.stands: dict[int, int] = {}  # the other way round
         self.quiet: set[int] = set()  # whose outcome nobody could tell a later submit
         self.gone: set[int] = set()  # joins whose submitter went away
+        self.misfits: set[int] = set()  # that were closed with another count
+        self._order: dict[int, int] = {}  # of all ends
         self.released: Counter[int] = Counter()
 
     # ---- what there will be
@@ -188,16 +192,19 @@ class Flows:
             joint.members.append(first)
             self.quiet.update(task.id for task in tasks)
             self._submit_at(when, tasks)
-        self.sim.at_time(when + 0.01, self._close, id_, rng.random() < 0.2)
+        self.sim.at_time(when + 0.01, self._close, id_, rng.choice((-1, 0, 0, 0, 0, 1)))
 
-    def _close(self, id_: int, gone: bool) -> None:
+    def _close(self, id_: int, more: int) -> None:
+        """`more` than it has, by mistake; less: the program is gone."""
         joint = self.joints[id_]
-        joint.whole = True
-        if gone:
+        if more < 0:
             self.gone.add(id_)
             self.sim.top.receive(CLIENT, Gone(id_, 1))
-        else:
-            self.sim.top.receive(CLIENT, Closed(id_, len(joint.members)))
+            return
+        joint.whole = not more
+        if more:
+            self.misfits.add(id_)
+        self.sim.top.receive(CLIENT, Closed(id_, len(joint.members) + more))
 
     def stand_in(self, id_: int, node: Node) -> tuple[int, Submit]:
         """What a running task submits to have it in its place."""
@@ -233,6 +240,10 @@ class Flows:
                 raise Wrong(f"task {task.id} is stuck")
             if task.state == LEASED:
                 continue
+            if task.id in self.stands:
+                whom = self.sim.top.machine.ledger.find(self.stands[task.id])
+                if whom is None or whom.state in (QUEUED, RETRYING):
+                    raise Wrong(f"task {task.id} is kept for a run of {self.stands[task.id]} that is over")
             ids = range(task.id, task.id + task.count)
             if any(self.parents.get(id_) in final for id_ in ids):
                 raise Wrong(f"task {task.id} is kept for a join that has ended")
@@ -274,9 +285,16 @@ class Flows:
 
         `told`: what was cancelled, or refused.
         """
+        if not self._order:
+            self._order = {each: place for place, each in enumerate(self.sim.truth.final)}
+        if final.state == UPSTREAM_FAILED and final.payload[2] == UNHURT:
+            raise Wrong(f"task {id_} has failed, and nothing was wrong")
         if final.state == CANCELLED:
             by = self.stand_ins.get(id_, ())
-            if id_ in told or self._is_forsaken(id_, final) or not told.isdisjoint(by):
+            full = any(
+                self.sim.truth.final[each].payload == FULL for each in by if each in self.sim.truth.final
+            )
+            if id_ in told or self._is_forsaken(id_, final) or not told.isdisjoint(by) or full:
                 return True
         elif id_ in self.stand_ins and self._is_stand(id_, final):
             return True
@@ -304,19 +322,23 @@ class Flows:
             return any(ends[need].payload == UNHURT for need in spec.needs)
         if final.payload == ABANDONED:
             return id_ in self.gone
+        if final.payload == MISFIT:
+            return id_ in self.misfits
         if final.payload == FULL and id_ in self.joints:
             return any(ends[each].payload == FULL for each in self.joints[id_].members if each in ends)
         # That a worker asked for it at last: the reason may be that of a cancel.
         return self.is_unheard(id_) or id_ in self.stands
 
     def is_unheard(self, id_: int) -> bool:
-        """Whether nothing is left that had a use for it."""
-        ends = self.sim.truth.final
-        parent = ends.get(self.parents.get(id_, -1))
-        if parent is not None and parent.state != SUCCEEDED:
+        """Whether nothing was left that had a use for it, before it ended."""
+        ends, order = self.sim.truth.final, self._order
+        parent = self.parents.get(id_, -1)
+        if parent in ends and ends[parent].state != SUCCEEDED and order[parent] < order[id_]:
             return True
-        takers = [ends.get(taker) for taker in self.takers.get(id_, ())]
-        return bool(takers) and all(end is not None and end.state != SUCCEEDED for end in takers)
+        takers = self.takers.get(id_, ())
+        return bool(takers) and all(
+            taker in ends and ends[taker].state != SUCCEEDED and order[taker] < order[id_] for taker in takers
+        )
 
     def _is_right(self, id_: int, joint: Joint, final: Final) -> bool:
         ends = self.sim.truth.final
@@ -338,7 +360,7 @@ class Flows:
             gathered = [Lapse(each, end.state, end.value) for each, end in lapses]
             return final.state == FAILED and final.payload == Gathered([*gathered])
         return joint.failure == "fail_fast" and any(
-            (final.state, final.payload) == (end.state, end.value)
+            ((final.state, final.payload) == (end.state, end.value) and end.state != CANCELLED)
             or (final.state, final.payload) == (UPSTREAM_FAILED, (each, CANCELLED, end.payload))
             for each, end in lapses
         )

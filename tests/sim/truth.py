@@ -152,7 +152,9 @@ class Truth:
         for question in self.questions:
             if len(question.answers) != 1:
                 raise Wrong(f"the cancel of {question.id} has {len(question.answers)} answers")
-        cancelled = {question.id for question in self.questions if True in question.answers}
+        # Where the node is lost that has cancelled it, its answer may be, and not what it has done.
+        lost = self.sim.top.nodes_lost > 0
+        cancelled = {question.id for question in self.questions if lost or True in question.answers}
         told = cancelled | self.refused | self.dropped
         for id_, final in self.final.items():
             if not self.sim.flows.verify(id_, final, told):
