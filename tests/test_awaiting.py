@@ -1,6 +1,6 @@
 """Tasks that are coroutines: many at a time in one process, each with its own outcome, limit and end."""
 
-# ruff: noqa: ASYNC110, ASYNC240, ASYNC251
+# ruff: noqa: ASYNC110, ASYNC240
 from __future__ import annotations
 
 import asyncio
@@ -14,6 +14,7 @@ import pytest
 from conftest import until
 
 from zmqtasks import TimeLimitExceeded, WorkerLost, current
+from zmqtasks.nodes.awaiting import AT_ONCE
 
 if TYPE_CHECKING:
     from zmqtasks import Client
@@ -212,3 +213,15 @@ def test_each_says_how_far_it_is(lone: Client, tmp_path: Path) -> None:
     assert [future.progress.done for future in futures if future.progress is not None] == [1, 2, 3]
     (tmp_path / "go").touch()
     assert [future.result(20) for future in futures] == [None] * 3
+
+
+def test_more_await_others_than_run_at_a_time(lone: Client) -> None:
+    """Who awaits another task has given its place away, or none would go on."""
+
+    async def down(x: int, depth: int) -> int:
+        await asyncio.sleep(0)
+        return x if depth == 0 else 1 + await current().client.submit(down, x, depth - 1)
+
+    count = 2 * AT_ONCE + 10
+    futures = [lone.submit(down, i, 3) for i in range(count)]
+    assert [future.result(50) for future in futures] == [i + 3 for i in range(count)]

@@ -16,6 +16,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from typing import Any, Generic, Protocol, TypeVar
 
 from zmqtasks import payload as payloads
@@ -327,7 +328,11 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio
 
-        return asyncio.wrap_future(self).__await__()
+        from zmqtasks.nodes import child
+
+        wrapped = asyncio.wrap_future(self)
+        with child.RUNNING.asking() if child.RUNNING is not None else nullcontext():
+            return (yield from wrapped.__await__())
 
     def __repr__(self) -> str:
         return f"<zmqtasks.Future {self.id} {self.state}>"

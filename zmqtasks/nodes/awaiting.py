@@ -12,14 +12,14 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import Context, copy_context
 from time import monotonic_ns, perf_counter
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks import codec
 from zmqtasks import payload as payloads
-from zmqtasks.errors import TimeLimitExceeded
+from zmqtasks.errors import TimeLimitExceeded, TooDeep
 from zmqtasks.messages import CANCELLED, Ended, Ends, Slots
 from zmqtasks.nodes.claim import ITEM, ORDINAL, SINCE
 from zmqtasks.nodes.failure import unpicklable
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from zmqtasks.nodes.verdict import Item
 
 AT_ONCE = 100
+STEP = AT_ONCE // 4  # for so many that await other tasks there is room for as many more
+ASKING_MAX = 10_000
 STUBBORN_S = 1.0  # after its time limit a coroutine may still clean up, and then its process ends
 
 
@@ -45,7 +47,8 @@ class Awaiting:
         self._items: dict[int, Item] = {}  # likewise
         self._cancelled: set[int] = set()  # ordinals: on request
         self._fns: set[int] = set()  # functions whose tasks were seen to await
-        self._told: set[int] | None = None  # those that the host knows of, while it sends more than one
+        self._asking: dict[int, int] = {}  # by ordinal: how many other tasks it awaits
+        self._told: Slots | None = None  # what the host knows, while it sends more than one
         self._flushing = False
         self._loop = asyncio.new_event_loop()
         self._loop.set_task_factory(self._task)
@@ -84,6 +87,25 @@ class Awaiting:
         """Whether the task of that id is under way."""
         return any(item[2] == id_ for item in list(self._items.values()))
 
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """While a coroutine awaits another task: others have its place, be it that task, or nothing would go on."""
+        item = CURRENT.get()
+        if item is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        if len(self._asking) >= ASKING_MAX:
+            raise TooDeep(f"too many tasks of this process await others already ({ASKING_MAX}): it is too deep")
+        asking, ordinal = self._asking, item[0]
+        asking[ordinal] = asking.get(ordinal, 0) + 1
+        self._tell()
+        try:
+            yield
+        finally:
+            asking[ordinal] -= 1
+            if not asking[ordinal]:
+                del asking[ordinal]
+
     # ---- on the loop ---------------------------------------------------------------------------------------------
 
     def _take(self) -> None:
@@ -96,12 +118,11 @@ class Awaiting:
 
     def _tell(self) -> None:
         """Have the host send more of the kind while something awaits, and one at a time when nothing does."""
-        if self._items and self._fns != self._told:
-            self._told = set(self._fns)
-            self._child.send(codec.simple(Slots(AT_ONCE, [], sorted(self._fns))))
-        elif not self._items and self._told is not None:
-            self._told = None
-            self._child.send(codec.simple(Slots(1)))
+        slots = AT_ONCE + len(self._asking) // STEP * STEP
+        room = Slots(slots, [], sorted(self._fns)) if self._items else None
+        if room != self._told:
+            self._told = room
+            self._child.send(codec.simple(room or Slots(1)))
 
     async def _run(self, item: Item, coroutine: Coroutine[Any, Any, Any], started: float) -> None:
         child, ordinal, more = self._child, item[0], item[4]

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from time import monotonic_ns, perf_counter
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -75,6 +76,10 @@ class Child:
     def current(self) -> Item | None:
         """What the caller is part of."""
         return CURRENT.get() or self.item
+
+    def asking(self) -> AbstractContextManager[None]:
+        """For as long as the caller awaits another task."""
+        return self.awaiting.asking() if self.awaiting is not None else nullcontext()
 
     def running_id(self, item: Item) -> int:
         """The id of what is running: of a span, the item's."""
