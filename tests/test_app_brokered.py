@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -188,6 +189,16 @@ def test_a_script_has_tasks_for_any_worker(world: World, address: str) -> None:
     (world.folder / "script.py").write_text(SCRIPT)
     program = world.run(sys.executable, "script.py", address)
     assert (program.wait(), program.out, program.err) == (0, "8 shop.send\n", "")
+
+
+def test_a_task_is_submitted_by_its_name_from_a_shell(world: World, address: str) -> None:
+    """One that a worker has; else it may be a slip."""
+    submit = ("submit", "--broker", address, "--wait", "--json")
+    code, out, err = world.ended(*submit, "shop.send", "a@b.c", "--kwargs", '{"body": "hi"}')
+    assert (code, err, json.loads(out)["result"][:2]) == (0, "", ["a@b.c", "shop.send"]), out
+    assert world.ended(*submit, "shop.sned") == (
+        3, "", "zmqtasks: no worker has a task 'shop.sned', did you mean 'shop.send'?\n",
+    )  # fmt: skip
 
 
 # ---- discovery --------------------------------------------------------------------------------------------------

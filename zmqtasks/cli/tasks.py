@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ from zmqtasks.cli.options import (
 )
 from zmqtasks.cli.output import json_document
 from zmqtasks.messages import FACE, FINAL_FROM, State
+from zmqtasks.suggest import close_to
 
 if TYPE_CHECKING:
     from zmqtasks.cli.connection import Connection
@@ -37,7 +39,13 @@ _Timeout = Annotated[
 
 
 def submit(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="module:function or file.py:function.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="module:function, file.py:function, or the name of a task of a worker's app.",
+        ),
+    ],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -103,8 +111,11 @@ def submit(
 
     Example: zmqtasks submit shop.mail:send a@b.c --kwargs '{"body": "hi"}' --queue mail
 
-    The function is imported here, and travels with its arguments; what it imports has to be where the worker is. The
-    exit code is 1 if the task fails, 3 if there is no such function.
+    Example: zmqtasks submit shop.send a@b.c
+
+    The function is imported here, and travels with its arguments; what it imports has to be where the worker is. A task
+    of an app is known by its name to workers that were started with -A. The exit code is 1 if the task fails, 3 if
+    there is no such function.
     """
     from zmqtasks.cli.connection import connected
     from zmqtasks.cli.target import resolve
@@ -130,11 +141,15 @@ def submit(
         raise typer.BadParameter(str(error)) from None
     if retry:
         options["retry"] = Retry(retry)
-    function = resolve(target)
     values, named = json_or_text(arguments or ()), kwargs or {}
-    _check(target, function, values, named)
+    task: Any = target
+    if by_value := ":" in target or "." not in target or target.endswith(".py"):
+        task = resolve(target)
+        _check(target, task, values, named)
     with connected(broker, key, "submit") as connection:
-        future = connection.submitter.options(**options).submit(function, *values, **named)
+        if not by_value:
+            _require_registered(target, connection.host.inquire("registered"))
+        future = connection.submitter.options(**options).enqueue(task, tuple(values), named)
         connection.submitter.flush()
         if not wait:
             if as_json:
@@ -148,6 +163,13 @@ def submit(
             sys.stderr.write(f"zmqtasks: the task goes on: zmqtasks result {future.id} --wait\n")
             raise
     outcome.show(as_json=as_json)
+
+
+def _require_registered(name: str, known: Iterable[str]) -> None:
+    """A name that no worker has is refused: it may be a slip."""
+    if name not in known:
+        hint = close_to(name, known) or ": a function is module:function"
+        raise CommandError(f"no worker has a task {name!r}{hint}", Exit.TARGET)
 
 
 def _check(target: str, function: Any, values: list[Any], named: dict[str, Any]) -> None:

@@ -95,7 +95,9 @@ class Awaiting:
             yield
             return
         if len(self._asking) >= ASKING_MAX:
-            raise TooDeep(f"too many tasks of this process await others already ({ASKING_MAX}): it is too deep")
+            raise TooDeep(
+                f"too many tasks of this process await others already ({ASKING_MAX}): it is too deep"
+            )
         asking, ordinal = self._asking, item[0]
         asking[ordinal] = asking.get(ordinal, 0) + 1
         self._tell()
