@@ -7,6 +7,7 @@ Calls leave a byte in a file of their own each time they run, in whatever proces
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -51,7 +52,7 @@ class Recipe:
 
 # ---- the calls --------------------------------------------------------------------------------------------------
 
-TRIES = {"ok": 1, "slow": 1, "fail": 1, "retry": 3, "give up": 2}
+TRIES = {"ok": 1, "slow": 1, "fail": 1, "retry": 3, "give up": 2, "killed": 2, "doomed": 1}
 """How often a call of each mode runs."""
 
 
@@ -64,6 +65,10 @@ def step(*given: Any) -> list[Any]:
         attempt = os.fstat(file).st_size
     finally:
         os.close(file)
+    if mode == "killed" and attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "doomed" and attempt == 1:  # its process is killed soon, whatever it does then
+        threading.Timer(0.001 * (int(label[1:]) % 5), os.kill, (os.getpid(), signal.SIGKILL)).start()
     if mode == "slow":
         threading.Event().wait(0.005)
     if mode in ("fail", "give up") or (mode == "retry" and attempt < TRIES[mode]):

@@ -5,22 +5,21 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
-import threading
-from contextlib import contextmanager, suppress
+from concurrent.futures import wait
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
+import pytest
 from conftest import until
-from flows import Oracle, Recipe, counted, is_right, recipes, tried
+from flows import Oracle, Recipe, build, counted, is_right, recipes, tried
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from zmqtasks import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from brokered import Cluster, Clusters
 
 EXAMPLES = int(os.environ.get("ZMQTASKS_TEST_FLOWS", "40"))
 """Generated workflows for each topology."""
@@ -82,42 +81,49 @@ def is_idle(client: Client) -> bool:
     return not any(tasks.get(state, 0) for state in ("QUEUED", "WAITING", "SCHEDULED", "RETRYING", "RUNNING"))
 
 
-@contextmanager
-def killing(seed: int) -> Iterator[None]:
-    """Kill a child of this process now and then, meanwhile."""
-    chance, over = random.Random(seed), threading.Event()
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+def test_what_is_cancelled_leaves_nothing_behind(shared_client: Client, tmp_path: Path) -> None:
+    """Cancelled at any moment, as a whole or by a member: nothing is stuck, and no call runs more often than it may."""
+    (tmp_path / "calls").mkdir()
+    numbers = count()
 
-    def kill() -> None:
-        while not over.wait(chance.uniform(0.01, 0.15)):
-            children = [child.pid for child in psutil.Process().children(recursive=True)]
-            mine = sorted({*children} - before)
-            if mine:
-                with suppress(ProcessLookupError):
-                    os.kill(chance.choice(mine), signal.SIGKILL)
+    @given(recipe=recipes(("ok", "ok", "slow", "slow", "fail")), chance=st.randoms(use_true_random=False))
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    def cancel(recipe: Recipe, chance: random.Random) -> None:
+        folder = tmp_path / "calls" / str(next(numbers))
+        folder.mkdir()
+        future = shared_client.run(build(recipe, folder))
+        for _ in range(chance.randrange(3)):
+            shared_client.submit(int).result(RESULT_S)  # some time goes by
+        members = [future, *future.children]
+        chance.choice(members).cancel(terminate=chance.random() < 0.3)
+        wait(members, RESULT_S)
+        assert all(member.done() for member in members)
+        until(lambda: is_idle(shared_client))
+        assert all(runs <= 1 for runs in counted(folder).values())
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    cancel()
 
 
-def test_with_kill_9_of_workers_the_same_comes_out(tmp_path: Path) -> None:
-    """How often a call runs is then another matter; a retry is told from a second delivery by nobody but the core."""
+@pytest.fixture
+def cluster(_clusters: Clusters) -> Cluster:
+    """A broker with a node of two children."""
+    return _clusters.get(2)
+
+
+@pytest.mark.parametrize("topology", ["embedded", "brokered"])
+def test_with_kill_9_of_workers_the_same_comes_out(topology: str, cluster: Cluster, tmp_path: Path) -> None:
+    """How often a call runs is then another matter: what has run, and was not heard of, runs again."""
     (tmp_path / "calls").mkdir()
     trial = Trial(tmp_path / "calls")
-
-    with Client(workers=2) as client:
-        client.submit(int).result()
+    embedded = topology == "embedded"
+    with Client(workers=2) if embedded else cluster.client() as client:
+        client.submit(int).result(RESULT_S)
         patient = client.options(max_deliveries=1000)
 
-        @given(recipe=recipes(("ok", "ok", "slow", "slow", "fail")), seed=st.integers(0, 1 << 30))
+        @given(recipe=recipes(("ok", "slow", "fail", "killed", "doomed")))
         @settings(max_examples=KILLED, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-        def compare(recipe: Recipe, seed: int) -> None:
-            with killing(seed):
-                trial.run(recipe, lambda workflow: patient.run(workflow).result(RESULT_S))
+        def compare(recipe: Recipe) -> None:
+            trial.run(recipe, lambda workflow: patient.run(workflow).result(RESULT_S))
 
         compare()
+        until(lambda: is_idle(client))

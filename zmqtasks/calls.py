@@ -49,6 +49,11 @@ class Calls:
             payload = payloads.dump_plain(args)
             if payload is not None:
                 return Task(id_, number, payload, options)
+            if args and isinstance(args[0], Future) and args[0].host is self._host:
+                payload = payloads.dump_after_input(args[1:])
+                if payload is not None:
+                    first = args[0]
+                    return Task(id_, number, payload, options, needs=(first.number,), inputs=(first,))
         args = tuple([payloads.out_of_band(arg) for arg in args])
         call: Any = args
         if data is None:

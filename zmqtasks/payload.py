@@ -244,6 +244,27 @@ def dump_plain(args: tuple[Any, ...]) -> bytes | None:
     return payload if len(payload) < _PLAIN_BYTES_MAX else None
 
 
+class _First:
+    """Stands for the first input."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        return _input, (0,)
+
+
+_FIRST = _First()
+
+
+def dump_after_input(args: tuple[Any, ...]) -> bytes | None:
+    """The same, for arguments that stand behind the call's one input."""
+    for arg in args:
+        if type(arg) not in _SHORT and not is_plain(arg):
+            return None
+    payload = _dumps((_FIRST, *args), 5)
+    return payload if len(payload) < _PLAIN_BYTES_MAX else None
+
+
 def is_plain(value: Any) -> bool:
     """Whether `value` is an atom too short to travel out of band."""
     kind = type(value)

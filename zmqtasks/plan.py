@@ -120,14 +120,21 @@ class Plan:
         self._work.append(self._link(step.node.link, Caught(of.id, self._future(step.id))))
 
     def _call(self, step: Step, given: dict[str, Any]) -> None:
-        node, up = step.node, step.up
+        self._single(step, step.node, step.id, step.parent, given)
+
+    def _single(
+        self, step: Step, node: Any, id_: int, parent: tuple[int, int] | None, given: dict[str, Any]
+    ) -> None:
+        """The task of a call; of `step` all that is not its own."""
+        up, fn = step.up, node.task
+        if type(fn) is str:
+            fn = found(fn)
         args = node.args if up is None or node.immutable else (up, *node.args)
-        fn = found(node.task)
-        task = self._calls.task(fn, args, node.kwargs, self._options_of(fn, given), step.id)
+        task = self._calls.task(fn, args, node.kwargs, self._options_of(fn, given), id_)
         if up is not None and up.number not in task.needs:  # for the order alone
             task.needs += (up.number,)
             task.inputs += (up,)
-        task.parent, task.root, task.face = step.parent, step.root, step.face
+        task.parent, task.root, task.face = parent, step.root, step.face
         self.tasks.append(task)
 
     def _chain(self, step: Step, given: dict[str, Any]) -> None:
@@ -177,28 +184,30 @@ class Plan:
     def members(self, first: Step, members: Sequence[Any]) -> None:
         """The members of a group; `first` is what they have in common, with the id and parent of the first one."""
         at, nested = 0, []
+        join, index = first.parent or (-1, 0)
         while at < len(members):
             node = members[at]
-            step = _shifted(first, at, node)
+            if type(node) is not Signature or node.links or node.errors:
+                nested.append(_shifted(first, at, node))
+                at += 1
+                continue
+            given = {**first.given, **dict(node.options)} if node.options else first.given
             count = _alike(members, at)
-            if count > 1:
-                self._alike(step, members[at : at + count], len(members))
-            elif type(node) is Signature and not (node.links or node.errors):
-                self._call(step, {**first.given, **dict(node.options)} if node.options else first.given)
+            if count == 1:
+                self._single(first, node, first.id + at, (join, index + at), given)
             else:
-                nested.append(step)
+                self._alike(_shifted(first, at, node), members[at : at + count], given, len(members))
             at += count
         self._work += reversed(nested)
 
-    def _alike(self, first: Step, members: Sequence[Any], of: int) -> None:
-        """Neighbours that call the same, each with its arguments."""
-        node, up = first.node, first.up
-        given = {**first.given, **dict(node.options)} if node.options else first.given
-        takes = up is not None and not node.immutable  # then each has a value of its own to take
+    def _alike(self, first: Step, members: Sequence[Any], given: dict[str, Any], of: int) -> None:
+        """Neighbours that call the same, each with its arguments; `of`: how many the group has."""
+        takes = first.up is not None and not first.node.immutable  # then each has a value of its own to take
         rows = [member.args for member in members]
         if takes or not self._spans(first, given, rows, self._calls.span_size(of), star=True):
+            join, index = first.parent or (-1, 0)
             for at, member in enumerate(members):
-                self._call(_shifted(first, at, member), given)
+                self._single(first, member, first.id + at, (join, index + at), given)
 
     def items(self, first: Step, items: Sequence[Any]) -> None:
         """The same for the items of a map, which is the node of `first`."""
@@ -281,7 +290,7 @@ def _shifted(first: Step, at: int, node: Any) -> Step:
 def _alike(members: Sequence[Any], at: int) -> int:
     """How many members from there on call the same, with nothing but other arguments by position; 1 at least."""
     first = members[at]
-    if type(first) is not Signature or first.kwargs or first.links or first.errors:
+    if first.kwargs:
         return 1
     task, options, immutable = first.task, first.options, first.immutable
     end = at + 1
