@@ -21,6 +21,7 @@ from zmqtasks.options import Options, Retry, RetryRule
 _SPAN_BYTES_MAX = 256 << 10  # a span's payload is sent again for each part of it that runs elsewhere
 _SPAN_ITEMS_MAX = 1000
 _SPANS_A_WORKER = 8  # how finely a map is cut: the last spans even out what the first got wrong
+_FIRST = payloads.First()
 
 
 class Calls:
@@ -50,7 +51,7 @@ class Calls:
             if payload is not None:
                 return Task(id_, number, payload, options)
             if args and isinstance(args[0], Future) and args[0].host is self._host:
-                payload = payloads.dump_after_input(args[1:])
+                payload = payloads.dump_plain((_FIRST, *args[1:]))
                 if payload is not None:
                     first = args[0]
                     return Task(id_, number, payload, options, needs=(first.number,), inputs=(first,))

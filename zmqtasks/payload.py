@@ -25,14 +25,20 @@ from zmqtasks.members import Gathered, Lapse
 from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FACE, FAILED, FULL, GONE, LATE, UPSTREAM_FAILED, Loss
 from zmqtasks.named import Named
 
+
+class First:
+    """Among a call's arguments: its first input."""
+
+    def __reduce__(self) -> Any:
+        return _input, (0,)
+
+
 ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
-_SHORT = ATOMS - {bytes, str}  # whatever their value
+_SHORT = ATOMS - {bytes, str} | {First}  # whatever their value
 _dumps = pickle.dumps
 loads = pickle.loads  # of what is known to be plain bytes
 # Beyond this even an atom goes the long way, which looks for what can travel out of band.
 _PLAIN_BYTES_MAX = 32 << 10
-
-
 Payload = bytes | Packed
 
 
@@ -241,27 +247,6 @@ def dump_plain(args: tuple[Any, ...]) -> bytes | None:
         if type(arg) not in _SHORT and not is_plain(arg):
             return None
     payload = _dumps(args, 5)
-    return payload if len(payload) < _PLAIN_BYTES_MAX else None
-
-
-class _First:
-    """Stands for the first input."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> Any:
-        return _input, (0,)
-
-
-_FIRST = _First()
-
-
-def dump_after_input(args: tuple[Any, ...]) -> bytes | None:
-    """The same, for arguments that stand behind the call's one input."""
-    for arg in args:
-        if type(arg) not in _SHORT and not is_plain(arg):
-            return None
-    payload = _dumps((_FIRST, *args), 5)
     return payload if len(payload) < _PLAIN_BYTES_MAX else None
 
 
