@@ -62,9 +62,10 @@ def harms(line):
 
 def held(line):
     Path(f"begun.{line}").touch()
-    while not Path("end").exists():
+    while True:  # also once it may end: what has not begun is taken back meanwhile
         time.sleep(0.01)
-    return line
+        if Path("end").exists():
+            return line
 
 def logged(line):
     global file
