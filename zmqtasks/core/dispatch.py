@@ -26,6 +26,7 @@ from zmqtasks.core.attempts import count_deaths
 from zmqtasks.core.cancels import Cancels
 from zmqtasks.core.deal import Dealer
 from zmqtasks.core.effects import ACCEPTED, DELIVERED, Effect, End, Record, Send
+from zmqtasks.core.history import History
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.join import Delivery
 from zmqtasks.core.ledger import Ledger
@@ -73,13 +74,15 @@ class Dispatcher:
     must say something more often, be it `Beat`. If it comes back it has to join anew, under another number.
     `retries`: what fails is retried and what is late expires here; else that is for the dispatcher above, and a task
     whose failure asks for a retry ends FAILED with its `ask`. `limits`: a peer is ended where a time limit is over.
+    `history`: it is told of all that happens.
     """
 
     def __init__(
         self, *, slots: int | None = None, queue_max: int | None = None, silence_s: float | None = None,
-        retries: bool = True, limits: bool = True,
+        retries: bool = True, limits: bool = True, history: History | None = None,
     ) -> None:  # fmt: skip
         self.ledger = Ledger()
+        self.ledger.history = history
         self.peers: dict[int, Peer] = {}
         self.queue_max = queue_max
         self.silence_s = silence_s
@@ -108,6 +111,8 @@ class Dispatcher:
     def turn(self, now: float) -> list[Effect]:
         """Decide for all that was noted and all that is due; the effects are to be performed in their order."""
         inbox, self._inbox = self._inbox, []
+        if (history := self.ledger.history) is not None:
+            history.begin(now, empty=not self.ledger.tasks)
         for peer, message in inbox:
             self._reactions[type(message)](self, peer, message, now)
         if self.silence_s is not None:
@@ -128,6 +133,8 @@ class Dispatcher:
         if ledger.ready.size and not self.holds:
             for taker, run in dealer.deal(peers, now):
                 self._sends.append(Send(taker.id, run))
+                if history is not None:
+                    history.given(taker.id, run.first, run.tasks, spans=bool(ledger.spans))
                 if self._limits.fns:
                     self._limits.dealt(taker, run.tasks, now)
         if [peer for peer in peers if peer.items > peer.slots] and not self.holds:
@@ -228,7 +235,7 @@ class Dispatcher:
             return []
         peer.drop_singles(tasks, self._dealer.pace.cost_s)
         if not stale and not failed:
-            return self.ledger.settle(SUCCEEDED, tasks, payloads)
+            return self.ledger.settle(SUCCEEDED, tasks, payloads, (peer.id, message.first))
         kept = [index for index in range(len(payloads)) if index not in set(stale)]
         outcomes = [(task, payloads[index], index in failed) for task, index in zip(tasks, kept, strict=True)]
         if message.asks:
@@ -335,7 +342,7 @@ class Dispatcher:
                 if (ordinal, offset) in died:
                     count_deaths(task, died[ordinal, offset])
                     self.ledger.records.append(Record(DELIVERED, [task]))
-        self.ledger.requeue(back)
+        self.ledger.requeue(back, "given back before it began")
         peer.asked = False
         peer.barren = not back
         peer.fresh = peer.next_ordinal

@@ -28,6 +28,8 @@ class Intake:
         limited = self._queue_max is not None and not message.patient
         plain = 0 if nested or limited else ledger.add_plain(message.tasks)
         self.accepted += message.tasks[:plain]
+        if (history := ledger.history) is not None and plain:
+            history.plain(message.tasks if plain == len(message.tasks) else message.tasks[:plain])
         if message.instead:
             self._stand_in(peer, message)
         for task in message.tasks[plain:]:
@@ -48,6 +50,8 @@ class Intake:
                 if task.options.timed:
                     self._limits.submitted(task)
                     self._retries.submitted(task, now)
+                if history is not None:
+                    history.accepted(task)
                 ledger.add(task, message.known, now, nested=nested)
         if refused:
             ledger.submitted += (items := sum(task.count for task in refused))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from zmqtasks.core.assembly import Assembly, caught, upstream
 from zmqtasks.core.attempts import known_attempts
 from zmqtasks.core.effects import RELEASED, SETTLED, Record, Settle
+from zmqtasks.core.history import History
 from zmqtasks.core.join import Addresses, Delivery, Join, Slot
 from zmqtasks.core.joins import UNHEARD, Joins, Left
 from zmqtasks.core.queue import Later, Ready, split
@@ -66,6 +67,7 @@ class Ledger:
         self.joins = Joins()
         self.records: list[Record] = []  # what this turn has for the journal
         self.settles: list[Settle] = []  # what this turn has for those who asked
+        self.history: History | None = None  # what is told of all that happens, if somebody may ask for that
 
     @property
     def pending(self) -> int:
@@ -153,8 +155,11 @@ class Ledger:
     def release_due(self, now: float) -> None:
         """What was scheduled, for its first attempt or another, and is due is queued."""
         for task in self.later.due(now):
+            was = task.state
             self.move(task, QUEUED)
             self.ready.push(task)
+            if self.history is not None:
+                self.history.moved([task], was, QUEUED, "its time has come")
 
     def _open(self, task: Task, known: dict[int, tuple[int, Any]], now: float) -> None:
         """A join: it waits for its members, for what it needs, or for that to fail."""
@@ -203,9 +208,11 @@ class Ledger:
         self.counts[state] += task.count
         task.state = state
 
-    def requeue(self, tasks: Iterable[Task]) -> None:
+    def requeue(self, tasks: list[Task], reason: str) -> None:
         """What was out goes to the head of the queue, in its order."""
-        for task in reversed(list(tasks)):
+        if self.history is not None and tasks:
+            self.history.moved(tasks, LEASED, QUEUED, reason)
+        for task in reversed(tasks):
             task.peer = task.ordinal = -1
             self.move(task, QUEUED)
             self.ready.push_front(task)
@@ -251,9 +258,18 @@ class Ledger:
 
     # ---- outcomes ------------------------------------------------------------------------------------------------
 
-    def settle(self, state: int, tasks: list[Task], payloads: list[Any]) -> list[Delivery]:
-        """The one end of every task. Gives back what is to be delivered to those that waited for it."""
+    def settle(
+        self, state: int, tasks: list[Task], payloads: list[Any], lease: tuple[int, int] | None = None
+    ) -> list[Delivery]:
+        """The one end of every task. Gives back what is to be delivered to those that waited for it.
+
+        `lease`: single tasks that have succeeded were in this peer's hand, with this ordinal and those after it.
+        """
         known, counts, ready = self.tasks, self.counts, self.ready
+        if self.history is not None and lease is not None:
+            self.history.succeeded(*lease, tasks)
+        elif self.history is not None and tasks:
+            self.history.settled(tasks[0].state, state, tasks, payloads, spans=bool(self.spans))
         for task in tasks:
             if state not in TRANSITIONS[task.state]:
                 raise AssertionError(f"task {task.id} cannot go from state {task.state} to {state}")
@@ -325,6 +341,8 @@ class Ledger:
                 if not fresh:
                     self.records.append(Record(RELEASED, [body]))
                 self._schedule(body, now, first=not fresh)
+                if self.history is not None:
+                    self.history.moved([body], WAITING, body.state, "what it waited for is there")
 
     # ---- invariants ----------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Losses:
             if (culprit := self._find(back, *lease)) is not None:
                 work += self._blame(peer, back, culprit, lease, message.reason, now)
         self._ledger.joins.lost(peer.id)
-        self._ledger.requeue(back)
+        self._ledger.requeue(back, f"its worker was lost: {message.reason}")
         self._ledger.deliver(work, now)
 
     def _find(self, back: list[Task], ordinal: int, item: int) -> Task | None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from zmqtasks.core.effects import RETRIED, Record
 from zmqtasks.core.joins import UNHEARD
 from zmqtasks.core.ledger import Ledger
-from zmqtasks.messages import RETRYING, WAITING, Ask, Course, Part, Task
+from zmqtasks.messages import LEASED, RETRYING, WAITING, Ask, Course, Part, Task
 from zmqtasks.options import DEFAULT_RETRY, RetryRule
 
 LOG_MAX = 20  # how many failed attempts of a task are remembered
@@ -101,6 +101,8 @@ class Retries:
         task.course = Course(course.since, retries + 1, log, last)
         task.peer = task.ordinal = -1
         self._ledger.records.append(Record(RETRIED, [task]))
+        if self._ledger.history is not None:
+            self._ledger.history.moved([task], LEASED, RETRYING, log[-1])
         self._ledger.move(task, RETRYING)
         self._ledger.later.push(due, task)
         self._ledger.starts.watch(task)
@@ -111,5 +113,7 @@ class Retries:
         task.peer = task.ordinal = -1
         if task.course is not None:
             task.course = replace(task.course, since=inf)
+        if self._ledger.history is not None:
+            self._ledger.history.moved([task], LEASED, WAITING, "another task takes its place")
         self._ledger.move(task, WAITING)
         self._ledger.joins.stand_back(task, by)
