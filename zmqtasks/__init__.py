@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from zmqtasks.app import App
     from zmqtasks.client import Client
     from zmqtasks.context import current
+    from zmqtasks.event import Event
     from zmqtasks.future import Future
     from zmqtasks.messages import State
     from zmqtasks.options import Retry
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "App": "app",
     "Client": "client",
+    "Event": "event",
     "Failure": "outcome",
     "Future": "future",
     "Retry": "options",
@@ -74,6 +76,7 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 - by what they are for
     # submitting
     "Client",
+    "Event",
     "Future",
     "Retry",
     "State",

@@ -91,10 +91,10 @@ class Client(Submitter):
 
     @property
     def inspect(self) -> Inspect:
-        """What the broker says of itself."""
+        """What the broker, or this client's own dispatcher, says of itself."""
         from zmqtasks.introspection import Inspect
 
-        return Inspect(self._broker())
+        return Inspect(self._host)
 
     def _broker(self) -> Any:
         if isinstance(self._host, LocalCluster):

@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from zmqtasks import payload as payloads
 from zmqtasks.messages import (
@@ -35,6 +35,9 @@ from zmqtasks.messages import (
 )
 from zmqtasks.outcome import Item, Opened, Piece, load
 from zmqtasks.payload import error_of, is_refusal
+
+if TYPE_CHECKING:
+    from zmqtasks.event import Event
 
 T = TypeVar("T")
 
@@ -57,6 +60,9 @@ class Host(Protocol):
 
     def accepted(self, timeout: float | None) -> bool:
         """Wait until everything submitted so far is accepted."""
+
+    def inquire(self, what: str, **about: Any) -> Any:
+        """What it says of itself; `UnknownTask` where it has no answer."""
 
     def wait(self, park: Callable[[], bool], on: int, /) -> bool:
         """Let the calling thread park, to wait for task `on`."""
@@ -228,6 +234,25 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def children(self) -> Sequence[Future[Any]]:
         """The futures of a group's members, each made when it is looked at; of anything else there are none."""
         return ()
+
+    def events(self) -> list[Event]:
+        """What has happened to the task, in its order; of a workflow's future, to each task and group in it.
+
+        The dispatcher remembers some megabytes of this: what is older is forgotten, and a task of which the beginning
+        is forgotten begins with an event that says so. Not to be had inside a task.
+        """
+        from zmqtasks.event import events_of
+
+        events = events_of(self._host, self._number)
+        if (
+            self._code == FAILED and (error := self._open().error) is not None
+        ):  # the dispatcher cannot open it
+            said = f"{type(error).__name__}: {error}".rstrip(": ").partition("\n")[0]
+            events = [
+                each._replace(reason=said) if each.state == State.FAILED and each.id == self.id else each
+                for each in events
+            ]
+        return events
 
     def accepted(self, timeout: float | None = None) -> bool:
         """Wait until the dispatcher has taken the task in; False if that takes more than `timeout` seconds."""

@@ -305,9 +305,10 @@ class Dispatcher:
             self._dealer.weigh(peer, whole=True)  # on many slots a long task counts less
             peer.watch(now)
 
-    def _running(self, peer_id: int, message: Running, _now: float) -> None:
+    def _running(self, peer_id: int, message: Running, now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:
             peer.running = message.leases
+            peer.begun = {lease: peer.begun.get(lease, now) for lease in message.leases}
 
     def _leaving(self, peer_id: int, _message: Leaving, _now: float) -> None:
         if (peer := self.peers.get(peer_id)) is not None:

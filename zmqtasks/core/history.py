@@ -280,6 +280,20 @@ class History:
                     attempt, reason = _at(attempts, index), _at(reasons, index)
                     yield Happened(at, id_, 1, was, state, place, attempt, reason)
 
+    @property
+    def begins(self) -> float:
+        """Since when nothing is forgotten, as far as there was anything."""
+        self._flush()
+        return self._entries[0].at if self._entries else self._now
+
+    def workflow_of(self, id_: int) -> tuple[int, Node] | None:
+        """The workflow that a task is known to be of, by its root, and what else it is; None where it is of none."""
+        for root, pieces in self._nodes.items():
+            for piece in pieces:
+                if piece[1] <= id_ < piece[1] + piece[2]:
+                    return root, Node(*piece)
+        return None
+
     def since(self, id_: int, *states: int) -> float | None:
         """When the task last came into one of these states; None if that is not known any more."""
         self._flush()

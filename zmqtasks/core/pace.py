@@ -49,6 +49,10 @@ class Pace:
             weight = 0.5 if tasks >= 16 else 0.25
             self._cost[fn] = old + weight * (cost - old)
 
+    def costs(self) -> dict[int, float]:
+        """What a task of each function costs that is known."""
+        return dict(self._cost)
+
     def waits(self, fn: int) -> None:
         """A task of `fn` waits for others: from now on it goes one a slot, as if it had no outcome yet.
 

@@ -12,7 +12,7 @@ from zmqtasks.messages import LEASED, Cancel, Task
 class Peer:
     """One worker: its hand, its credit, and what is asked of it."""
 
-    __slots__ = ("asked", "awaits", "barren", "bytes", "doomed", "due", "ending", "fresh", "hand", "hand_s",
+    __slots__ = ("asked", "awaits", "barren", "begun", "bytes", "doomed", "due", "ending", "fresh", "hand", "hand_s",
                  "heard", "id", "is_node", "items", "lanes", "leaving", "next_ordinal", "overdue", "priority",
                  "questions", "running", "slots", "waiting", "waits_on", "window_s")  # fmt: skip
 
@@ -48,6 +48,7 @@ class Peer:
         self.ending = -1  # the id of the task it is being killed for
         self.doomed = (-1, 0)  # what it is being ended for if it still runs that: ordinal, item
         self.running: list[tuple[int, int]] = []  # what a node has begun: ordinal, offset
+        self.begun: dict[tuple[int, int], float] = {}  # since when a node says that it runs what
         self.questions: list[Cancel] = []  # cancels that wait for what it returns
 
     def open(self) -> bool:

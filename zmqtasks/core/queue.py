@@ -83,6 +83,16 @@ class Ready:
                     return level
         return None
 
+    def ahead(self, task: Task, most: int) -> int:
+        """How many items are before `task`, which is queued; it is counted up to about `most`."""
+        items = 0
+        for level in reversed(self._lanes[task.lane][task.options.priority :]):
+            for other in level:
+                if other is task or items > most:
+                    return items
+                items += other.count * (other.state == QUEUED)
+        return items
+
     def tasks(self) -> list[Task]:
         """All of them."""
         return [

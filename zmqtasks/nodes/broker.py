@@ -18,12 +18,14 @@ from zmqtasks import codec, visit, wire
 from zmqtasks.catalog import Catalog
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, End, Record, Send, Settle
+from zmqtasks.core.history import History
 from zmqtasks.core.results import Results, end
 from zmqtasks.journal import Journal
 from zmqtasks.journal.memory import MemoryJournal
 from zmqtasks.keys import KeyStore, is_ipv6, is_on_this_machine, require_safe_bind
 from zmqtasks.messages import FACE, LEASED, QUEUED, RETRYING, SCHEDULED, WAITING, Cancel, Run, Task
 from zmqtasks.nodes.asks import Asker
+from zmqtasks.nodes.broker_site import BrokerSite
 from zmqtasks.nodes.guests import Guests
 from zmqtasks.nodes.ids import ids_of
 from zmqtasks.nodes.inspection import Inspection
@@ -64,7 +66,8 @@ class Broker:
     ) -> None:
         self.journal: Journal = MemoryJournal() if journal is None else journal
         self.cluster_id = secrets.token_hex(4)
-        self._dispatcher = Dispatcher(queue_max=queue_max, silence_s=silence_s, limits=False)
+        history = History(self.cluster_id)
+        self._dispatcher = Dispatcher(queue_max=queue_max, silence_s=silence_s, limits=False, history=history)
         self._results = Results(result_bytes_max, result_ttl_s)
         self._catalog = Catalog()
         self._stops = 0  # how often it was told to
@@ -81,9 +84,8 @@ class Broker:
             self._loop.close()
             raise
         self._guests = Guests(self.cluster_id, self._mailbox, self._dispatcher, away_s)
-        inspection = Inspection(
-            self._dispatcher, self._guests, self._results, self._catalog, self.journal.name
-        )
+        site = BrokerSite(self._dispatcher, self._guests, self._results, self._catalog, self.journal.name)
+        inspection = Inspection(lambda: self._dispatcher, site, self.cluster_id)
         self._requests = Requests(
             self._guests, self._mailbox, self._dispatcher, self._results, self._catalog, inspection
         )

@@ -15,6 +15,7 @@ from zmqtasks.nodes.claim import ITEM, ORDINAL, SINCE
 from zmqtasks.nodes.crew import ChildLink, Crew, describe
 from zmqtasks.nodes.link import Closed, Link, Malformed
 from zmqtasks.nodes.loop import Loop
+from zmqtasks.nodes.site import remember
 
 STARTING_MAX = 64  # children that are asked for and not ready
 
@@ -36,6 +37,7 @@ class Children:
         app: str = "",
     ) -> None:
         self.by_peer: dict[int, ChildLink] = {}
+        self.names: dict[int, str] = {}  # of those that are or were ready
         self._pool = Pool(workers)
         self._loop = loop
         self._functions = functions
@@ -87,6 +89,7 @@ class Children:
         if not child.is_ready:
             child.is_ready = True
             child.pid = pid
+            remember(self.names, child.peer, f"process {pid}")
             self._pool.joined(child.peer)
 
     def ended(self, file: int) -> list[tuple[ChildLink, list[Heard], Lost]]:

@@ -14,6 +14,7 @@ from zmqtasks.messages import Joined, Lost, Task
 from zmqtasks.nodes.crew import SESSIONS_MAX
 from zmqtasks.nodes.ids import SESSION_MAX
 from zmqtasks.nodes.mailbox import Mail, Mailbox
+from zmqtasks.nodes.site import remember
 from zmqtasks.nodes.visitor import Session, Visitor
 from zmqtasks.nodes.zap import User
 from zmqtasks.options import Options
@@ -33,6 +34,7 @@ class Guests:
         self.lanes = Lanes()
         self.by_route: dict[bytes, Visitor] = {}
         self.nodes: dict[int, Visitor] = {}  # by number
+        self.names: dict[int, str] = {}  # what nodes are called, by number, gone ones too
         self.sessions: dict[int, Session] = {}  # by number
         self.registered: dict[
             str, Options
@@ -70,6 +72,7 @@ class Guests:
         if about.role == "worker":
             visitor.number = self._number(SESSIONS_MAX)
             self.nodes[visitor.number] = visitor
+            remember(self.names, visitor.number, visitor.name)
             self.registered.update(about.tasks)
             self._join(visitor, now)
             self._tell_slots()

@@ -1,95 +1,144 @@
-"""What a broker says of itself: its counters, workers and queues, its tasks, and why one is not running."""
+"""What a host says of itself: its counters, workers and queues, its tasks, and why one is not running."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain, islice
-from typing import Any
+from time import monotonic, time
+from typing import Any, ClassVar
 
-from zmqtasks.catalog import Catalog
 from zmqtasks.core.dispatch import Dispatcher
-from zmqtasks.core.results import Results
-from zmqtasks.messages import FACE, LEASED, SCHEDULED, WAITING, Task
-from zmqtasks.nodes.guests import Guests
-from zmqtasks.nodes.visitor import Visitor
-from zmqtasks.suggest import close_to
+from zmqtasks.messages import FACE, JOIN, LEASED, RETRYING, SCHEDULED, WAITING, Task
+from zmqtasks.nodes.site import Site
+from zmqtasks.nodes.story import Story
 
 LISTED_MAX = 1000
+AHEAD_MAX = 10_000  # so many are counted before a task that is queued
+
+
+def _epoch() -> float:
+    """When the host's clock was at 0."""
+    return time() - monotonic()
 
 
 class Inspection:
-    """Answers with values as JSON has them; a `LookupError` says why there is none."""
+    """Answers with values as JSON has them; a `LookupError` says why there is none. Times are seconds since 1970."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, guests: Guests, results: Results, catalog: Catalog, journal: str
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._guests = guests
-        self._results = results
-        self._catalog = catalog
-        self._journal = journal  # what it is called
+    def __init__(self, dispatcher: Callable[[], Dispatcher], site: Site, cluster_id: str) -> None:
+        self._cluster_id = cluster_id
+        self._dispatcher_now = dispatcher
+        self._site = site
+
+    @property
+    def _dispatcher(self) -> Dispatcher:
+        return self._dispatcher_now()
 
     def answer(self, what: str, about: dict[str, Any], now: float) -> Any:
-        """The answer to `what`: status, list (`state`, `limit`, `tags`), state, explain (`id`), registered."""
-        match what:
-            case "status":
-                return self._status(now)
-            case "list":
-                tags = dict(about.get("tags") or {})
-                return self._list(about.get("state"), int(about.get("limit", LISTED_MAX)), tags)
-            case "state":
-                return self._state(int(about["id"]))
-            case "registered":
-                return self._registered()
-            case "explain":
-                return self._explain(int(about["id"]))
-            case _:
-                raise LookupError(f"nothing is known about {what!r} here")
+        """The answer to `what`: one of those below; `now` in the host's seconds.
 
-    def _status(self, now: float) -> dict[str, Any]:
+        list has `state`, `limit` and `tags`; state, explain and events have the `id`.
+        """
+        if what not in self._answers:
+            raise LookupError(f"nothing is known about {what!r} here")
+        return self._answers[what](self, about, now)
+
+    # ---- all of it -----------------------------------------------------------------------------------------------
+
+    def _status(self, _about: dict[str, Any], now: float) -> dict[str, Any]:
+        queues: Counter[str] = Counter()
+        for task in self._dispatcher.ledger.ready.tasks():
+            queues[self._site.lane(task).queue] += task.count
+        return {"workers": self._site.workers(now), **self._counters(), "queues": dict(queues)}
+
+    def _counters(self) -> dict[str, Any]:
         ledger = self._dispatcher.ledger
         counts: Counter[str] = Counter()
         for state, tasks in enumerate(ledger.counts):
             counts[FACE[state].value] += tasks
-        queues: Counter[str] = Counter()
-        for task in ledger.ready.tasks():
-            queues[self._guests.lanes.by_number[task.lane].queue] += task.count
-        clients = sum(session.visitor is not None for session in self._guests.sessions.values())
+        return {**self._site.about(), "submitted": ledger.submitted, "tasks": dict(counts)}
+
+    def _stats(self, _about: dict[str, Any], _now: float) -> dict[str, Any]:
+        costs = self._dispatcher.pace.costs()
+        functions = [
+            {"name": name, "seconds": cost} for fn, cost in costs.items() if (name := self._site.function(fn))
+        ]
+        history = self._dispatcher.ledger.history
         return {
-            "workers": [self._worker(node, now) for node in self._guests.nodes.values()],
-            "clients": clients,
-            "away": len(self._guests.sessions) - clients,
-            "submitted": ledger.submitted,
-            "tasks": dict(counts),
-            "queues": dict(queues),
-            "results": {"kept": len(self._results), "bytes": self._results.nbytes},
-            "journal": self._journal,
+            **self._counters(),
+            "functions": functions,
+            "history_bytes": history.nbytes if history is not None else 0,
         }
 
-    def _worker(self, node: Visitor, now: float) -> dict[str, Any]:
-        peer = self._dispatcher.peers.get(node.number)
-        return {
-            "name": node.name,
-            "host": node.about.host,
-            "pid": node.about.pid,
-            "python": node.about.python,
-            "slots": node.about.slots,
-            "queues": node.about.queues or ["*"],
-            "in_hand": peer.items if peer is not None else 0,
-            "heard_s_ago": round(now - peer.heard, 3) if peer is not None else None,
-            "leaving": peer.leaving if peer is not None else True,
-        }
+    def _workers(self, _about: dict[str, Any], now: float) -> list[dict[str, Any]]:
+        return self._site.workers(now)
 
-    def _registered(self) -> dict[str, list[str]]:
-        """Tasks by name, and the workers that have each."""
-        tasks: dict[str, list[str]] = {}
-        for node in self._guests.nodes.values():
-            for name in node.about.tasks:
-                tasks.setdefault(name, []).append(node.name)
-        return tasks
+    def _registered(self, _about: dict[str, Any], _now: float) -> dict[str, list[str]]:
+        return self._site.registered()
 
-    def _list(self, state: str | None, limit: int, tags: dict[str, str]) -> list[dict[str, Any]]:
-        tasks = chain(self._dispatcher.ledger.tasks.values(), self._results)
+    def _queues(self, _about: dict[str, Any], now: float) -> list[dict[str, Any]]:
+        """By what is needed of a worker; the oldest is looked for among the first of each priority."""
+        items: Counter[Any] = Counter(dict.fromkeys(self._site.lanes(), 0))
+        heads: dict[Any, dict[int, Task]] = {}
+        for task in self._dispatcher.ledger.ready.tasks():
+            lane = self._site.lane(task)
+            items[lane] += task.count
+            heads.setdefault(lane, {}).setdefault(task.options.priority, task)
+        found = []
+        for lane, count in items.items():
+            ages = [self._age(task, now) for task in heads.get(lane, {}).values()]
+            takers = self._site.takers(lane)
+            if not (count or takers):
+                continue
+            found.append(
+                {
+                    "queue": lane.queue,
+                    "python": lane.python,
+                    "task": lane.task,
+                    "tasks": count,
+                    "oldest_s": round(max(ages), 3) if ages else None,
+                    "workers": takers,
+                    "why": self._site.missing(lane) if count else "",
+                }
+            )
+        return sorted(found, key=lambda row: (row["queue"], row["python"], row["task"]))
+
+    def _age(self, task: Task, now: float) -> float:
+        """How long ago it was taken in, or so long at least."""
+        return now - self._story().taken_in(task.id)
+
+    def _active(self, _about: dict[str, Any], now: float) -> list[dict[str, Any]]:
+        """What runs, the longest first."""
+        history = self._dispatcher.ledger.history
+        found = []
+        for peer in self._dispatcher.peers.values():
+            for task, first, items, since in self._site.running(peer):
+                at = since
+                if at is None and history is not None:
+                    at = history.since(first, LEASED)
+                about = self._task(task)
+                found.append(
+                    {
+                        "id": first,
+                        "items": items,
+                        "name": about["name"],
+                        "queue": about["queue"],
+                        "worker": self._site.worker(peer.id),
+                        "client": self._site.client(task),
+                        "since": None if at is None else _epoch() + at,
+                        "seconds": None if at is None else round(now - at, 3),
+                        "attempt": task.attempt,
+                        "tags": task.options.tags,
+                    }
+                )
+        return sorted(found, key=lambda row: row["since"] or 0.0)
+
+    # ---- tasks ---------------------------------------------------------------------------------------------------
+
+    def _list(self, about: dict[str, Any], _now: float) -> list[dict[str, Any]]:
+        state, limit = about.get("state"), int(about.get("limit", LISTED_MAX))
+        tags = dict(about.get("tags") or {})
+        tasks = chain(self._dispatcher.ledger.tasks.values(), self._site.results())
         found = (
             task
             for task in tasks
@@ -98,73 +147,110 @@ class Inspection:
         return [self._task(task) for task in islice(found, max(0, limit))]
 
     def _task(self, task: Task) -> dict[str, Any]:
-        function = self._catalog.by_number.get(task.fn)
-        node = self._guests.nodes.get(task.peer)
-        lane = self._guests.lanes.by_number[task.lane]
+        lane = self._site.lane(task)
         return {
             "id": task.id,
             "count": task.count,
             "state": FACE[task.state].value,
-            "name": task.options.name or (function.name if function is not None else ""),
+            "name": self._name(task),
             "queue": lane.queue,
             "python": lane.python,
             "priority": task.options.priority,
             "tags": task.options.tags,
             "attempt": task.attempt,
-            "worker": node.name if node is not None else None,
+            "worker": self._site.worker(task.peer) if task.peer >= 0 else None,
         }
 
-    def _state(self, id_: int) -> list[int]:
-        task = self._dispatcher.ledger.find(id_)
-        if task is not None:
-            return [task.state, task.attempt]
-        result = self._results.find(id_)
-        if result is None:
-            raise LookupError("no such task, or its outcome is no longer kept")
-        return [result.state, result.attempt]
+    def _name(self, task: Task) -> str:
+        return task.options.name or self._story().name(task.fn)
 
-    def _explain(self, id_: int) -> dict[str, Any]:
-        task = self._dispatcher.ledger.find(id_)
+    def _story(self) -> Story:
+        return Story(self._dispatcher.ledger, self._site, _epoch())
+
+    def _state(self, about: dict[str, Any], _now: float) -> list[int]:
+        id_ = int(about["id"])
+        task = self._dispatcher.ledger.find(id_) or self._site.result(id_)
         if task is None:
-            task = self._results.find(id_)
-            if task is None:
-                raise LookupError("no such task, or its outcome is no longer kept")
-            return {**self._task(task), "id": id_, "why": "it has ended, and its outcome is kept"}
-        return {**self._task(task), "id": id_, "why": self._why(task)}
+            raise LookupError("no such task, or its outcome is no longer kept")
+        return [task.state, task.attempt]
 
-    def _why(self, task: Task) -> str:
+    def _events(self, about: dict[str, Any], _now: float) -> list[dict[str, Any]]:
+        """What has happened to a task, or to all of the workflow that it is the root of, as far as it is remembered."""
+        id_, story = int(about["id"]), self._story()
+        task = self._dispatcher.ledger.find(id_) or self._site.result(id_)
+        events = story.events(id_, task)
+        if not events:
+            raise LookupError("no such task, or nothing is remembered of it")
+        return events
+
+    def _explain(self, about: dict[str, Any], _now: float) -> dict[str, Any]:
+        id_, story = int(about["id"]), self._story()
+        live = self._dispatcher.ledger.find(id_)
+        task = live or self._site.result(id_)
+        events = story.own(id_, task)
+        found: dict[str, Any]
+        if task is not None:
+            why = "it has ended, and its outcome is kept" if live is None else self._why(task, id_)
+            found = {**self._task(task), "id": id_, "why": why}
+        elif events:
+            last = events[-1]
+            found = {
+                "id": id_,
+                "count": 1,
+                **{key: last[key] for key in ("state", "name", "attempt", "worker")},
+                "why": "it has ended, and its outcome is not kept",
+            }
+        else:
+            raise LookupError("no such task, or its outcome is no longer kept")
+        found["events"] = events
+        if (workflow := story.workflow(id_, task)) is not None:
+            found["workflow"] = workflow
+        if (nodes := story.nodes(id_, live)) is not None:
+            found["nodes"] = nodes
+        if live is not None and live.state == WAITING:
+            found["waits_for"] = story.awaited(live)
+        return found
+
+    def _why(self, task: Task, id_: int) -> str:
         """Why it is where it is."""
+        ledger = self._dispatcher.ledger
+        if task.state == WAITING and task.fn == JOIN and (assembly := ledger.joins.assemblies.get(task.id)):
+            there, count = assembly.have, assembly.count
+            of = "its members, of which more may come" if count is None else f"its {count:,} members"
+            return f"it waits for {of}: {there:,} {'has' if there == 1 else 'have'} ended"
+        if task.state == WAITING and (stand := ledger.joins.stands.get(id_)) is not None:
+            return f"task {self._cluster_id}-{stand.by} takes its place"
         if task.state == WAITING:
-            missing = [need for need in task.needs if self._dispatcher.ledger.find(need) is not None]
+            missing = [need for need in task.needs if ledger.find(need) is not None]
             return f"it waits for {len(missing)} other task{'' if len(missing) == 1 else 's'}"
         if task.state == SCHEDULED:
             return "its time has not come"
+        if task.state == RETRYING:
+            return "the time of its next attempt has not come"
         if task.state == LEASED:
-            node = self._guests.nodes.get(task.peer)
-            return f"worker {node.name if node is not None else '?'} has it"
-        lane = self._guests.lanes.by_number[task.lane]
-        nodes = self._guests.nodes.values()
-        if lane.task and not any(lane.task in node.about.tasks for node in nodes):
-            tasks = {name for node in nodes for name in node.about.tasks}
-            return f"waiting for a worker with -A ... that has task {lane.task!r}{close_to(lane.task, tasks)}"
-        if not nodes:
-            return "waiting for a worker: none is connected"
-        if not lane.task and not any(node.about.python == lane.python for node in nodes):
-            here = ", ".join(sorted({node.about.python for node in nodes}))
-            return f"waiting for a worker with Python {lane.python} (there are: {here})"
-        if not any(node.taker.takes(lane) for node in nodes):
-            return f"waiting for a worker that takes the queue {lane.queue!r}"
-        takers = [node for node in nodes if node.taker.takes(lane)]
-        before = sum(
-            other.count
-            for other in self._dispatcher.ledger.ready.tasks()
-            if other.lane == task.lane
-            and other.options.priority >= task.options.priority
-            and other.id < task.id
-        )
+            return f"worker {self._site.worker(task.peer) or '?'} has it"
+        lane = self._site.lane(task)
+        if missing_worker := self._site.missing(lane):
+            return missing_worker
+        takers = self._site.takers(lane)
+        before = ledger.ready.ahead(task, AHEAD_MAX)
         busy = (
             "the worker that takes it is"
             if len(takers) == 1
             else f"all {len(takers)} workers that take it are"
         )
-        return f"{busy} busy; about {before} task{' is' if before == 1 else 's are'} before it"
+        many = f"more than {AHEAD_MAX:,}" if before > AHEAD_MAX else f"about {before:,}"
+        return f"{busy} busy; {many} task{' is' if before == 1 else 's are'} before it"
+
+    _answers: ClassVar[dict[str, Callable[..., Any]]] = {
+        "status": _status,
+        "stats": _stats,
+        "workers": _workers,
+        "registered": _registered,
+        "queues": _queues,
+        "active": _active,
+        "list": _list,
+        "state": _state,
+        "events": _events,
+        "explain": _explain,
+    }

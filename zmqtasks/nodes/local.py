@@ -21,8 +21,9 @@ from zmqtasks import codec, files, wire
 from zmqtasks.blobs import Shelf
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, End, Look, Send, Settle
+from zmqtasks.core.history import History
 from zmqtasks.core.results import end
-from zmqtasks.errors import ClientClosed, ForkedClient
+from zmqtasks.errors import ClientClosed, ForkedClient, UnknownTask
 from zmqtasks.functions import Functions
 from zmqtasks.members import Closed
 from zmqtasks.messages import CANCELLED, DEAD, JOIN, QUEUED, Cancel, Joined, Report, Run, Submit, Task
@@ -59,7 +60,8 @@ class LocalCluster:
         self.ids = Ids(CLIENT)
         self.workers = workers
         self.forked = False
-        self._dispatcher = Dispatcher(slots=workers, queue_max=queue_max)
+        self._history = History(self.cluster_id)
+        self._dispatcher = Dispatcher(slots=workers, queue_max=queue_max, history=self._history)
         self._inbox: deque[Task] = deque()
         self._messages: deque[Cancel] = deque()
         self._asks = Asks(self.functions)
@@ -140,6 +142,23 @@ class LocalCluster:
         if task is None:
             return QUEUED, 0
         return self._children.state(task, id_), task.attempt
+
+    def inquire(self, what: str, **about: Any) -> Any:
+        """What this cluster says of itself; `UnknownTask` where it has no answer."""
+        from zmqtasks.nodes.inspection import Inspection  # rarely asked for
+        from zmqtasks.nodes.local_site import LocalSite
+
+        if self.forked:
+            self.raise_if_unusable()
+        self.accepted(None)
+        site = LocalSite(lambda: self._dispatcher, self._children, self.functions)
+        with self._turning:
+            try:
+                return Inspection(lambda: self._dispatcher, site, self.cluster_id).answer(
+                    what, about, monotonic()
+                )
+            except LookupError as error:
+                raise UnknownTask(str(error.args[0])) from None
 
     def accepted(self, timeout: float | None) -> bool:
         """Wait until the I/O thread has taken in what was submitted."""
@@ -319,7 +338,8 @@ class LocalCluster:
             self._settle(
                 Settle(DEAD, [task], ["no worker process comes up: see what they wrote to standard error"])
             )
-        self._dispatcher = Dispatcher(slots=self.workers, queue_max=self._dispatcher.queue_max)
+        queue_max = self._dispatcher.queue_max
+        self._dispatcher = Dispatcher(slots=self.workers, queue_max=queue_max, history=self._history)
 
     def _end(self) -> None:
         """Leave nothing behind."""

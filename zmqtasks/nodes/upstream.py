@@ -10,7 +10,7 @@ from typing import Any
 
 from zmqtasks import codec, wire
 from zmqtasks.blobs import Shelf
-from zmqtasks.errors import TooDeep
+from zmqtasks.errors import TooDeep, ZmqTasksError
 from zmqtasks.functions import Functions
 from zmqtasks.members import Closed
 from zmqtasks.messages import JOIN, QUEUED, Resumed, Task, Waiting
@@ -84,6 +84,10 @@ class Upstream:
     def state(self, _id: int, _within_s: float = 0, /) -> tuple[int, int]:
         """What a task knows of another that is not settled: it was handed on."""
         return QUEUED, 0
+
+    def inquire(self, what: str, **_about: Any) -> Any:
+        """A task has no way to ask."""
+        raise ZmqTasksError(f"a running task cannot ask for {what}: ask where it was submitted")
 
     def accepted(self, timeout: float | None) -> bool:  # noqa: ARG002 - the dispatcher takes everything that is sent
         """What was written to the link is as good as accepted: the dispatcher reads it before it ends this process."""
