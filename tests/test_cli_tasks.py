@@ -178,6 +178,8 @@ def test_options_of_a_task(capsys: Captured) -> None:
     assert "Why:       waiting for a worker that takes the queue 'nobody'\n" in shown
     assert "Tags:      a=1, b=2=3\n" in shown
     assert "Tries" not in shown
+    queues = said(capsys, "inspect", "queues")
+    assert re.search(r"^nobody +- .* 1 +\S+ m?s ago +none takes it$", queues, re.MULTILINE)
     assert said(capsys, "cancel", task) == f"Cancelled {task}.\n"
 
 
@@ -363,12 +365,24 @@ def test_what_is_seen_on_a_terminal(capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["broker", "worker", "submit", "result", "cancel", "list", "status", "explain"]
+    "command",
+    [
+        "broker",
+        "worker",
+        "submit",
+        "result",
+        "cancel",
+        "list",
+        "status",
+        "explain",
+        "inspect queues",
+        "inspect active",
+    ],
 )
 def test_help_teaches_by_example(capsys: Captured, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     for columns in ("80", "110"):
         monkeypatch.setenv("COLUMNS", columns)
-        shown = said(capsys, command, "--help")
+        shown = said(capsys, *command.split(), "--help")
         assert f"zmqtasks {command} " in shown.partition("Usage")[2].partition("\n")[2]
         assert "…" not in shown, "nothing is cut"
 
@@ -377,7 +391,8 @@ def test_help_teaches_by_example(capsys: Captured, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "arguments", ["submit jobs:add 1", "result 0-1", "cancel 0-1", "list", "status", "explain 0-1"]
+    "arguments",
+    ["submit jobs:add 1", "result 0-1", "cancel 0-1", "list", "status", "explain 0-1", "inspect active"],
 )
 def test_without_a_broker(capsys: Captured, monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
     monkeypatch.setattr("zmqtasks.cli.connection.CONNECT_S", 0.2)

@@ -66,6 +66,7 @@ def tree() -> Any:
     from zmqtasks.cli.broker import broker
     from zmqtasks.cli.config import name_variables, read_files
     from zmqtasks.cli.demo import demo
+    from zmqtasks.cli.inspect import inspect
     from zmqtasks.cli.keys import keys
     from zmqtasks.cli.look import explain, list_tasks, status
     from zmqtasks.cli.sink import sink
@@ -104,6 +105,7 @@ def tree() -> Any:
     app.command("list")(list_tasks)
     app.command()(status)
     app.command()(explain)
+    app.add_typer(inspect, name="inspect")
     commands: Any = typer.main.get_command(app)
     name_variables(commands)
     _unfold(commands)

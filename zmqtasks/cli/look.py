@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +22,7 @@ _TASKS = (
     Column("TRIES", "attempt", right=True),
     Column("ITEMS", "count", right=True),
 )
-_WORKERS = (
+WORKERS = (
     Column("WORKER", "name", cut=True),
     Column("HOST", "host", cut=True),
     Column("PID", "pid", right=True),
@@ -53,6 +54,38 @@ _TASK = (
     Column("Worker", "worker"),
     Column("Tries", "attempt"),
     Column("Items", "count"),
+    Column("Workflow", "workflow"),
+    Column(
+        "Nodes",
+        "nodes",
+        lambda nodes: _counted(
+            {
+                "in all": nodes["total"],
+                "ended": nodes["ended"],
+                **{state.lower(): items for state, items in nodes["states"].items()},
+            }
+        ),
+    ),
+)
+_EVENTS = (
+    Column("TIME", "time", lambda time: datetime.fromtimestamp(time).astimezone().isoformat(" ", "milliseconds")),
+    Column("STATE", "state"),
+    Column("WORKER", "worker", cut=True),
+    Column("TRIES", "attempt", right=True),
+    Column("REASON", "reason", cut=True),
+)  # fmt: skip
+_AWAITED = (
+    Column("WAITS FOR", "id"),
+    Column("NAME", "name", cut=True),
+    Column("STATE", "state"),
+    Column("QUEUE", "queue"),
+    Column("WORKER", "worker", cut=True),
+)
+_FAILED = (
+    Column("FAILED", "id"),
+    Column("NAME", "name", cut=True),
+    Column("STATE", "state"),
+    Column("REASON", "reason"),
 )
 
 
@@ -114,7 +147,7 @@ def status(
         record({**found, **_summary(found, broker)}, _STATUS, as_json=False)
         if workers:
             typer.echo()
-            records(workers, _WORKERS, as_json=False)
+            records(workers, WORKERS, as_json=False)
     if not workers:
         raise CommandError(f"no worker is connected: zmqtasks worker {broker} starts one", Exit.NO_ANSWER)
 
@@ -141,11 +174,12 @@ def explain(
     as_json: AsJson = False,
     debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
-    """Say where a task is, and why it is not running, or why it has failed.
+    """Say where a task is, why it is not running or has failed, and what has happened to it.
 
     Example: zmqtasks explain 1f0a77c2-1
 
-    The exit code is 6 if the broker knows no such task.
+    Of a workflow, by the id of its future: how many of its tasks are where, what it waits for, and what in it has
+    failed. What happened long ago is forgotten. The exit code is 6 if the broker knows no such task.
     """
     from zmqtasks.cli.connection import connected
     from zmqtasks.cli.outcome import line_of
@@ -158,6 +192,12 @@ def explain(
                 error = connection.outcome(task_id, wait=False).error()
                 found["error"] = error if as_json else line_of(error)
     shown = [column for column in _TASK if found.get(column.key) not in (None, "", {}, 0)]
-    record(
-        found, [column for column in shown if column.key != "count" or found["count"] > 1], as_json=as_json
-    )
+    shown = [column for column in shown if column.key != "count" or found["count"] > 1]
+    record(found, shown, as_json=as_json)
+    if as_json:
+        return
+    failed = found.get("nodes", {}).get("failed", [])
+    for rows, columns in ((found.get("waits_for"), _AWAITED), (failed, _FAILED), (found["events"], _EVENTS)):
+        if rows:
+            typer.echo()
+            records(rows, columns, as_json=False)

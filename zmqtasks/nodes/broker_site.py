@@ -11,8 +11,9 @@ from zmqtasks.core.lanes import Lane
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.results import Results
 from zmqtasks.messages import Task
-from zmqtasks.nodes.asks import Asker
+from zmqtasks.nodes.crew import SESSIONS_MAX
 from zmqtasks.nodes.guests import Guests
+from zmqtasks.nodes.ids import session_of
 from zmqtasks.nodes.site import Begun
 from zmqtasks.nodes.visitor import Visitor
 from zmqtasks.suggest import close_to
@@ -65,13 +66,11 @@ class BrokerSite:
 
     def client(self, task: Task) -> str | None:
         """As `Site` says: a client, or the worker whose task has submitted it."""
-        face = task.face
-        if type(face) is not Asker:
-            return None
-        session = self._guests.sessions.get(face.peer)
-        if session is None:
-            return self.worker(face.peer)
-        return session.visitor.name if session.visitor is not None else None
+        number = session_of(task.id)
+        if (session := self._guests.sessions.get(number)) is not None:
+            return session.visitor.name if session.visitor is not None else None
+        nodes = self._guests.nodes.values()
+        return next((node.name for node in nodes if node.number <= number < node.number + SESSIONS_MAX), None)
 
     def function(self, number: int) -> str:
         """As `Site` says."""

@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from itertools import chain, islice
-from time import monotonic, time
 from typing import Any, ClassVar
 
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.messages import FACE, JOIN, LEASED, RETRYING, SCHEDULED, WAITING, Task
 from zmqtasks.nodes.site import Site
-from zmqtasks.nodes.story import Story
+from zmqtasks.nodes.story import Story, epoch
 
 LISTED_MAX = 1000
 AHEAD_MAX = 10_000  # so many are counted before a task that is queued
-
-
-def _epoch() -> float:
-    """When the host's clock was at 0."""
-    return time() - monotonic()
 
 
 class Inspection:
@@ -125,7 +119,7 @@ class Inspection:
                         "queue": about["queue"],
                         "worker": self._site.worker(peer.id),
                         "client": self._site.client(task),
-                        "since": None if at is None else _epoch() + at,
+                        "since": None if at is None else epoch() + at,
                         "seconds": None if at is None else round(now - at, 3),
                         "attempt": task.attempt,
                         "tags": task.options.tags,
@@ -165,7 +159,7 @@ class Inspection:
         return task.options.name or self._story().name(task.fn)
 
     def _story(self) -> Story:
-        return Story(self._dispatcher.ledger, self._site, _epoch())
+        return Story(self._dispatcher.ledger, self._site, epoch())
 
     def _state(self, about: dict[str, Any], _now: float) -> list[int]:
         id_ = int(about["id"])

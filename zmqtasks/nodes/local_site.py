@@ -13,9 +13,10 @@ from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.lanes import Lane
 from zmqtasks.core.peer import Peer
 from zmqtasks.messages import Task
-from zmqtasks.nodes.asks import Asker
 from zmqtasks.nodes.children import Children
 from zmqtasks.nodes.claim import ITEM, ORDINAL
+from zmqtasks.nodes.crew import SESSIONS_MAX
+from zmqtasks.nodes.ids import session_of
 from zmqtasks.nodes.site import Begun
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -58,7 +59,10 @@ class LocalSite:
 
     def client(self, task: Task) -> str | None:
         """As `Site` says: this process, or the child whose task has submitted it."""
-        return self.worker(task.face.peer) if type(task.face) is Asker else f"{platform.node()}:{os.getpid()}"
+        if not (number := session_of(task.id)):
+            return f"{platform.node()}:{os.getpid()}"
+        peers = self._children.by_peer
+        return next((self.worker(peer) for peer in peers if peer % SESSIONS_MAX == number), None)
 
     def function(self, number: int) -> str:
         """As `Site` says."""

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from time import monotonic, time
 from typing import Any
 
 from zmqtasks.core.history import Happened, History, Node
@@ -30,8 +31,21 @@ from zmqtasks.nodes.site import Site
 EVENTS_MAX = 10_000
 SHOWN_MAX = 10
 LOOKED_MAX = 100_000  # so many unsettled tasks of a workflow are looked at
+_SET_S = 0.01  # a clock that is off by more was set
 FORGOTTEN = "what was before is forgotten"
 _FIRST = (LEASED, QUEUED, RETRYING, SCHEDULED, WAITING)  # which of those that are waited for are shown
+
+
+_epoch = time() - monotonic()
+
+
+def epoch() -> float:
+    """When the host's clock was at 0: the same each time, unless somebody sets the clock."""
+    global _epoch
+    now = time() - monotonic()
+    if abs(now - _epoch) > _SET_S:
+        _epoch = now
+    return _epoch
 
 
 class Story:
@@ -132,7 +146,8 @@ class Story:
             if each.state in (FAILED, DEAD, EXPIRED) and each.id != id_
         ]  # fmt: skip
         ended = total - sum(states.values())
-        return {"total": total, "ended": ended, "states": dict(states), "failed": failed[:SHOWN_MAX]}
+        by_state = {name: states[name] for state in _FIRST if (name := FACE[state].value) in states}
+        return {"total": total, "ended": ended, "states": by_state, "failed": failed[:SHOWN_MAX]}
 
     def awaited(self, live: Task) -> list[dict[str, Any]]:
         """What a task that waits is waiting for: the first few, those that run before those that wait themselves."""
