@@ -94,7 +94,9 @@ class LocalSite:
         return {}
 
     def running(self, peer: Peer) -> list[Begun]:
-        """As `Site` says: the one that a child's claim names."""
+        """As `Site` says: the one that a child's claim names; where functions await, all that it has."""
+        if peer.awaits:
+            return [Begun(task, task.id, task.count, None) for task in peer.hand.values()]
         child = self._children.by_peer.get(peer.id)
         if child is None:
             return []
