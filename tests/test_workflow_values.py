@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import pickle
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -63,6 +63,7 @@ def samples() -> dict[str, Workflow]:
         "keywords": signature("shop.add", 1, by=[1, {"a": None}]),
         "immutable": Signature("shop.add", (1, 2), immutable=True),
         "options": s(1).set(priority=5, retry=Retry(2, on=(OSError, ValueError)), tags={"a": "b"}),
+        "eta": s(1).set(eta=datetime(2040, 5, 6, 7, 8, 9, tzinfo=UTC)),
         "links": s(1, 2).link(s(3)).link_error(signature("shop.alarm"), signature("shop.log").link(s(1))),
         "chain": chain(s(1, 2), s(3), s(4)),
         "group": group(s(1, 2), s(3, 4), failure="collect"),
@@ -144,6 +145,8 @@ def test_options_are_checked_when_they_are_set() -> None:
         group(s()).set(priority=10)
     with pytest.raises(TypeError, match=r"zmqtasks\.Retry"):
         chain(s()).set(retry=3)
+    with pytest.raises(TypeError, match="eta is a datetime"):
+        s().set(eta=3)
     assert s().set(time_limit=timedelta(minutes=1)) == s().set(time_limit=60.0)
     assert s().set(priority=1).set(name="x").set(priority=2) == s().set(name="x", priority=2)
 

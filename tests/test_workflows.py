@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -180,6 +181,13 @@ def test_members_are_retried(shared_client: Client, tmp_path: Path) -> None:
     with pytest.raises(UpstreamFailed) as caught:
         shared_client.run(group(s(third_time, 9).set(retry=Retry(1, delay=0))) | s(sum)).result(20)
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_an_eta_is_of_each_part(shared_client: Client) -> None:
+    soon = datetime.now(UTC) + timedelta(milliseconds=100)
+    made = group(s(abs, -1), s(abs, -2)).set(eta=soon) | s(sum)
+    assert shared_client.run(made).result(20) == 3
+    assert datetime.now(UTC) >= soon
 
 
 # ---- the table of links -----------------------------------------------------------------------------------------
@@ -477,33 +485,41 @@ def test_what_fails_in_the_place_of_a_task_fails_it(shared_client: Client) -> No
 
 # ---- graphs -----------------------------------------------------------------------------------------------------
 
+MANY = int(os.environ.get("ZMQTASKS_TEST_GRAPH", "500"))
+"""Nodes of a graph, tasks of a fan-in, links of a chain; ten thousand are as right and take longer."""
+
 
 def test_a_random_graph_of_futures(shared_client: Client) -> None:
     chance = random.Random(5)
-    nodes = 1000
     values: list[int] = []
     futures: list[Any] = []
-    for at in range(nodes):
+    for at in range(2 * MANY):
         needs = chance.sample(range(at), min(at, chance.randrange(4)))
         values.append((at + sum(values[each] for each in needs)) % 1009)
-        futures.append(
-            shared_client.submit(
-                lambda at, *given: (at + sum(given)) % 1009, at, *[futures[n] for n in needs]
-            )
-        )
+        given = [futures[each] for each in needs]
+        if chance.random() < 0.2:
+            made = group(s(lambda at, *given: at + sum(given), at, *given)) | s(lambda sums: sums[0] % 1009)
+            futures.append(shared_client.run(made))
+        else:
+            futures.append(shared_client.submit(lambda at, *given: (at + sum(given)) % 1009, at, *given))
     assert shared_client.gather(futures) == values
 
 
-def test_a_fan_in_and_a_chain_of_many(shared_client: Client) -> None:
-    many = 1000
-    futures = [shared_client.submit(abs, -at) for at in range(many)]
-    assert shared_client.submit(sum, futures).result(20) == sum(range(many))
+def test_a_fan_in_of_many(shared_client: Client) -> None:
+    futures = [shared_client.submit(abs, -at) for at in range(MANY)]
+    assert shared_client.submit(sum, futures).result(20) == sum(range(MANY))
+    assert shared_client.run(group([s(abs, -at) for at in range(MANY)]) | s(sum)).result(20) == sum(
+        range(MANY)
+    )
+    assert shared_client.run(Map(abs, range(200 * MANY)) | s(len)).result(30) == 200 * MANY
+
+
+def test_a_chain_of_many(shared_client: Client) -> None:
     last: Any = 0
-    for _ in range(many):
+    for _ in range(MANY):
         last = shared_client.submit(ADD, last, 1)
-    assert last.result(20) == many
-    assert shared_client.run(chain(s(int), *[s(ADD, 1)] * many)).result(20) == many
-    failed = shared_client.run(chain(s(boom), *[s(ADD, 1)] * many))
-    assert isinstance(failed.exception(20), UpstreamFailed)
-    assert isinstance(failed.exception().__cause__, ValueError)  # type: ignore[union-attr]
-    assert shared_client.run(Map(abs, range(100_000)) | s(len)).result(30) == 100_000
+    assert last.result(30) == MANY
+    assert shared_client.run(chain(s(int), *[s(ADD, 1)] * MANY)).result(30) == MANY
+    failed = shared_client.run(chain(s(boom), *[s(ADD, 1)] * MANY)).exception(20)
+    assert isinstance(failed, UpstreamFailed)
+    assert isinstance(failed.__cause__, ValueError)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import json
+from datetime import datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,8 @@ def _check(value: Any, path: str) -> None:
 
 
 def _option(value: Any, path: str) -> Any:
+    if isinstance(value, datetime):
+        return {"eta": value.isoformat()}
     if not isinstance(value, Retry):
         _check(value, path)
         return value
@@ -134,8 +137,10 @@ def _read(name: str, entry: dict[str, Any]) -> Any:
 
 
 def _read_option(value: Any) -> Any:
-    if not (isinstance(value, dict) and value.keys() == {"retry"}):
+    if not isinstance(value, dict) or value.keys() not in ({"retry"}, {"eta"}):
         return value
+    if "eta" in value:
+        return datetime.fromisoformat(value["eta"])
     fields = dict(value["retry"])
     for name in ("on", "not_on"):
         found = tuple([getattr(builtins, each) for each in fields[name]])

@@ -16,7 +16,7 @@ a chain by its last step):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args, overload
 
 import msgspec
 
@@ -202,9 +202,17 @@ class Header:
         return Chord((self._group, workflows((body,), "body")[0]))
 
 
+@overload
+def chord(
+    header: Workflow | Iterable[Workflow], body: None = None, *, failure: Policy | None = None
+) -> Header: ...
+@overload
+def chord(
+    header: Workflow | Iterable[Workflow], body: Workflow, *, failure: Policy | None = None
+) -> Chord: ...
 def chord(
     header: Workflow | Iterable[Workflow], body: Workflow | None = None, *, failure: Policy | None = None
-) -> Any:
+) -> Header | Chord:
     """The members of `header` in parallel, and then `body`, once, with the list of their values.
 
     `chord(header)(body)` and `group(...) | body` are the same. `failure` as in `group`.
