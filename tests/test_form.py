@@ -47,6 +47,7 @@ FLOORS = {
             "visit",
             "installed",
             "named",
+            "streamed",
             "stream",
         ),
         BYTES,

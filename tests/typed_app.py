@@ -5,7 +5,7 @@ It is read, and never run: `test_app_typing.py`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any, assert_type
 
 from zmqtasks import App, Future, Retry, Task, current
@@ -32,6 +32,13 @@ def send(to: str, *, body: str) -> str:
 async def fetch(url: str) -> bytes:
     """One that awaits."""
     return url.encode()
+
+
+@app.task
+def lines(path: str) -> Generator[str, None, int]:
+    """One that yields."""
+    yield path
+    return 1
 
 
 class Count(Task):
@@ -69,6 +76,8 @@ assert_type(send.delay("a", body="b"), Future[str])
 coroutine: Coroutine[Any, Any, bytes] = fetch("x")
 assert_type(fetch.delay("x"), Future[bytes])
 assert_type(fetch.apply_async(("x",)), Future[bytes])
+assert_type(lines.delay("x"), Future[int])
+assert_type(lines.apply_async(("x",)), Future[int])
 assert_type(count.delay(1), Future[list[int]])
 assert_type(based.delay(1), Future[int])
 assert_type(add.s(1), Signature)
@@ -88,6 +97,7 @@ send.delay("a", "b")  # E: by its name
 fetch.delay(3)  # E: no text
 fetch.delay("x").result().encode()  # E: bytes
 count.delay("x")  # E: no int
+lines.delay(3)  # E: no text
 based.delay()  # E: too few
 app.task(speed=3)  # E: no such option
 app.task(retry=3)  # E: no Retry

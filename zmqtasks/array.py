@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar, overload
 
 from zmqtasks.future import Future, Host
-from zmqtasks.messages import SUCCEEDED, Report, Task
+from zmqtasks.messages import SUCCEEDED, Items, Report, Task
 from zmqtasks.outcome import Piece
 from zmqtasks.payload import error_of
 
@@ -109,7 +109,7 @@ class Array(Sequence[Future[T]], Generic[T]):
         for index, future in seen:
             future.take(piece, index - piece.first)
 
-    def report(self, id_: int, report: Report) -> None:
+    def report(self, id_: int, report: Report | Items) -> None:
         """An item says how far it is; called by the host alone."""
         if (future := self._seen.get(id_ - self._base)) is not None:
             future.report(id_, report)

@@ -15,7 +15,7 @@ from zmqtasks.errors import ForeignFuture, NotPicklable, TimeLimitExceeded
 from zmqtasks.functions import Functions
 from zmqtasks.future import Future
 from zmqtasks.messages import Task
-from zmqtasks.named import is_async
+from zmqtasks.named import goes_on
 from zmqtasks.options import Options, Retry, RetryRule
 
 _SPAN_BYTES_MAX = 256 << 10  # a span's payload is sent again for each part of it that runs elsewhere
@@ -82,10 +82,10 @@ class Calls:
         """A call for each of `items` (with `star`, of its elements), as spans of at most `size`; ids are consecutive.
 
         They begin with `base`, if there is one. They run once `after` has succeeded. `NotASpan` where a future is among
-        the arguments: each needs that for itself, and has a copy of its value; and of a function that awaits: many of
-        its calls are under way at a time.
+        the arguments: each needs that for itself, and has a copy of its value; and of a function that awaits
+        or yields: its calls are under way for long.
         """
-        if is_async(fn):
+        if goes_on(fn):
             raise NotASpan
         number, _, data = self._functions.find(fn)
         if base is None:
@@ -197,7 +197,7 @@ class Calls:
 
 
 class NotASpan(Exception):  # noqa: N818 - a fact
-    """A future is among the arguments, or the function awaits: each call is a task of its own."""
+    """A future is among the arguments, or the function awaits or yields: each call is a task of its own."""
 
 
 def countdown_to(eta: datetime, options: Mapping[str, Any]) -> float:

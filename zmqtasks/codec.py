@@ -20,9 +20,11 @@ from zmqtasks.messages import (
     Deep,
     Done,
     Ends,
+    Items,
     Leaving,
     Part,
     Recall,
+    Report,
     Resumed,
     Returned,
     Run,
@@ -35,6 +37,7 @@ from zmqtasks.messages import (
     Waiting,
 )
 from zmqtasks.options import DEFAULT_OPTIONS
+from zmqtasks.visit import Yielded
 from zmqtasks.wire import (
     Again,
     Arrived,
@@ -48,6 +51,7 @@ from zmqtasks.wire import (
     Joint,
     Message,
     Outcomes,
+    Progress,
     Rest,
     Room,
     Settled,
@@ -320,6 +324,13 @@ def simple(head: Any) -> Message:
         head = CancelAnswer(head.id, head.token, head.cancelled)
     out.head = Signal(_NAMES[type(head)]) if type(head) in _NAMES else head
     return out
+
+
+def report(head: Progress | Yielded) -> Report | Items:
+    """What a running task says to whoever asked for it."""
+    if isinstance(head, Yielded):
+        return Items(head.first, head.items)
+    return Report(head.done, head.total, head.message, head.meta)
 
 
 def core_message(message: Arrived) -> Any:

@@ -15,7 +15,7 @@ import concurrent.futures
 import functools
 import os
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -28,6 +28,7 @@ from zmqtasks.messages import (
     LEASED,
     QUEUED,
     SUCCEEDED,
+    Items,
     Report,
     State,
     Task,
@@ -35,6 +36,7 @@ from zmqtasks.messages import (
 )
 from zmqtasks.outcome import Item, Opened, Piece, load
 from zmqtasks.payload import error_of, is_refusal
+from zmqtasks.yielded import Yielded
 
 if TYPE_CHECKING:
     from zmqtasks.event import Event
@@ -81,7 +83,7 @@ class Host(Protocol):
 class _More:
     """What a future has once somebody waits for it, calls back, or hears of its progress."""
 
-    __slots__ = ("callbacks", "condition", "latch", "progress", "waiters")
+    __slots__ = ("callbacks", "condition", "latch", "progress", "waiters", "yielded")
 
     def __init__(self) -> None:
         self.condition: threading.Condition | None = None
@@ -89,6 +91,7 @@ class _More:
         self.callbacks: list[Callable[[Any], object]] = []
         self.waiters: list[Any] | None = None
         self.progress: Report | None = None
+        self.yielded: Yielded | None = None
 
 
 class Future(concurrent.futures.Future[T], Generic[T]):
@@ -174,6 +177,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             self._notify(more, state)
         elif latch is not None and latch.locked():
             latch.release()
+        if more is not None and more.yielded is not None:
+            more.yielded.end()
 
     def _notify(self, more: _More, state: int) -> None:
         with self._condition:  # what looks at the state and leaves a waiter does so with it held
@@ -193,9 +198,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         for callback in callbacks:
             self._host.call_back(functools.partial(callback, self))
 
-    def report(self, _id: int, report: Report) -> None:
-        """The task says how far it is; called by the host alone."""
-        self._extend().progress = report
+    def report(self, _id: int, report: Report | Items) -> None:
+        """The task says how far it is, or what it has yielded; called by the host alone."""
+        if isinstance(report, Report):
+            self._extend().progress = report
+        else:
+            self._yields().put(report)
 
     @property
     def number(self) -> int:
@@ -298,6 +306,22 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._code == CANCELLED and error is not None:
             raise error
         return error
+
+    def stream(self) -> Iterator[Any]:
+        """The items of a generator task, in order, each as soon as it is there; raises what the task raised.
+
+        An attempt that follows a failed one, or a lost worker, goes on after the items that were given out, counted. A
+        `TypeError` if the task is no generator. The items of one task are kept until its future is gone, 64 MiB at most
+        together; `result()` is the value that the generator returned.
+        """
+        return self._yields().each(self)
+
+    def _yields(self) -> Yielded:
+        more = self._extend()
+        with _making:
+            if more.yielded is None:
+                more.yielded = Yielded()
+            return more.yielded
 
     def _timed_out(self, timeout: float | None) -> TimeoutError:
         """The error of a wait: where the task is, as far as that is known at once."""

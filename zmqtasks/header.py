@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from zmqtasks.array import Array
 from zmqtasks.flow import workflows
-from zmqtasks.messages import JOIN, Report, Task
+from zmqtasks.messages import JOIN, Items, Report, Task
 from zmqtasks.plan import Open, Plan, Step
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Ear:
             self._array.settle(task, state, outcome)
         self._window.settled(task.count)
 
-    def report(self, id_: int, report: Report) -> None:
+    def report(self, id_: int, report: Report | Items) -> None:
         """A member says how far it is."""
         if self._array is not None:
             self._array.report(id_, report)
@@ -157,7 +157,7 @@ class Gate:
             self._face.settle(task, state, outcome)
         self._window.end()
 
-    def report(self, _id: int, _report: Report) -> None:
+    def report(self, _id: int, _report: Report | Items) -> None:
         """A join says nothing."""
 
 

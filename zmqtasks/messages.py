@@ -77,6 +77,13 @@ class Report(NamedTuple):
     meta: dict[str, Any]
 
 
+class Items(NamedTuple):
+    """What a running generator has yielded: pickled, from number `first` on."""
+
+    first: int
+    packed: list[bytes]
+
+
 class Course(msgspec.Struct, frozen=True):
     """What policies have to know of a task, where it has any; shared by the parts of a span.
 

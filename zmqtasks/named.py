@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 from zmqtasks.errors import UnknownTask
 from zmqtasks.suggest import close_to
 
-_CO_COROUTINE = 0x80  # as `inspect` has it
+_CO_COROUTINE, _CO_GENERATOR, _CO_ASYNC_GENERATOR = 0x80, 0x20, 0x200  # as `inspect` has them
 
 
 class Named:
@@ -47,12 +47,21 @@ def is_found(obj: Any) -> bool:
 
 def is_async(fn: Any) -> bool:
     """Whether a call of `fn` gives a coroutine."""
+    return _has(fn, _CO_COROUTINE)
+
+
+def goes_on(fn: Any) -> bool:
+    """Whether a call of `fn` gives a coroutine or a generator: it is not through then."""
+    return _has(fn, _CO_COROUTINE | _CO_GENERATOR | _CO_ASYNC_GENERATOR)
+
+
+def _has(fn: Any, flags: int) -> bool:
     while isinstance(fn, partial):
         fn = fn.func
     if isinstance(fn, Named):
         fn = getattr(fn, "run", fn)
     code = getattr(fn, "__code__", None) or getattr(getattr(fn, "__call__", None), "__code__", None)  # noqa: B004 - it is looked into
-    return bool(getattr(code, "co_flags", 0) & _CO_COROUTINE)
+    return bool(getattr(code, "co_flags", 0) & flags)
 
 
 _app: list[Any] = []  # of this process, a worker's child

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from zmqtasks import payload as payloads
 from zmqtasks.errors import RemoteError
 from zmqtasks.messages import Task
+from zmqtasks.streamed import is_streamed
 
 
 class Failure(NamedTuple):
@@ -101,7 +102,8 @@ def load(outcome: Any, id_: str) -> Opened:
             is_item = isinstance(outcome, Item)
             value = outcome.open(cluster_id) if is_item else payloads.load(outcome, None, cluster_id)
         # The payload of what may change is kept: as an argument, the future stands for what the task returned.
-        return Opened(value, None, None if type(value) in payloads.ATOMS else outcome)
+        is_plain = type(value) in payloads.ATOMS and not is_streamed(outcome)
+        return Opened(value, None, None if is_plain else outcome)
     except SystemExit as error:
         return Opened(
             None, RemoteError("SystemExit", f"raised while the result was unpickled: {error}"), outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
@@ -82,6 +82,8 @@ class Task(Named, Generic[P, R_co]):
     @overload
     def delay(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
     @overload
+    def delay(self: Task[P, Generator[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    @overload
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
     def delay(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run it in a worker; a `TypeError` where it does not take these arguments."""
@@ -91,6 +93,16 @@ class Task(Named, Generic[P, R_co]):
     @overload
     def apply_async(
         self: Task[..., Coroutine[Any, Any, T]],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        link: Links = None,
+        link_error: Links = None,
+        **options: Unpack[Shown],
+    ) -> Future[T]: ...
+    @overload
+    def apply_async(
+        self: Task[..., Generator[Any, Any, T]],
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,

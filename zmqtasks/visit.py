@@ -148,8 +148,17 @@ class Report(msgspec.Struct, array_like=True, tag="report"):
     error: str = ""
 
 
+class Yielded(msgspec.Struct, array_like=True, tag="yielded"):
+    """Items of the generator task `id`, pickled, from number `first` on, while it runs; all of them are its outcome."""
+
+    id: int
+    first: int
+    items: list[bytes]
+
+
 Visit = (
-    Enter
+    Yielded
+    | Enter
     | Welcome
     | Admit
     | Collect

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from time import monotonic_ns, perf_counter
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from zmqtasks import codec, wire
@@ -33,8 +33,12 @@ from zmqtasks.nodes.verdict import CURRENT, Item, Verdicts
 if TYPE_CHECKING:
     from zmqtasks.messages import Ask
     from zmqtasks.nodes.awaiting import Awaiting
+    from zmqtasks.nodes.yields import Yields
 
 FLUSH_S = 0.002
+GOES_ON = frozenset(
+    {AsyncGeneratorType, CoroutineType, GeneratorType}
+)  # what is called is not through with that
 LIMITED_FLUSH_S = 0.0002  # of a span with a time limit: what is finished and not sent goes with its process
 
 
@@ -53,6 +57,7 @@ class Child:
         self.claim = claim
         self._hand: deque[Item] = deque()
         self.awaiting: Awaiting | None = None  # from the first coroutine on
+        self.yields: Yields | None = None  # from the first generator on
         self.outbox = Outbox()
         self._functions = loaded.Loaded()
         self._verdicts = Verdicts(globals(), loaded.__dict__)
@@ -168,9 +173,11 @@ class Child:
                 else:
                     value = self._functions.call(fn, arguments)
                     function = self._functions.ready.get(fn)
-                if type(value) is CoroutineType:
-                    self._await(item, value, now)
-                    break
+                if type(value) in GOES_ON:
+                    if type(value) is not GeneratorType:
+                        self._await(item, value, now)
+                        break
+                    value = self._drain(item, value)
                 try:
                     payload = dump(value)
                 except Exception as error:  # noqa: BLE001 - whatever pickling raises
@@ -212,9 +219,11 @@ class Child:
         try:
             inputs = loaded.inputs_of(more.inputs, self.cluster[0]) if more is not None else []
             value = self._functions.call(fn, payloads.load(payload, inputs))
-            if type(value) is CoroutineType:
-                self._await(item, value, started)
-                return
+            if type(value) in GOES_ON:
+                if type(value) is not GeneratorType:
+                    self._await(item, value, started)
+                    return
+                value = self._drain(item, value)
             try:
                 result = payloads.dump_result(value)
             except Exception as error:  # noqa: BLE001 - whatever pickling raises
@@ -296,7 +305,21 @@ class Child:
 
             self.awaiting = Awaiting(self, self._hand, self._read_locked)
         self.claim[SINCE] = 0
+        if type(coroutine) is AsyncGeneratorType:
+            coroutine = self._yields().drain_async(item[2], coroutine)
         self.awaiting.begin(item, coroutine, started)
+
+    def _drain(self, item: Item, generator: Any) -> Any:
+        """Run a generator; what it yields is seen on the way."""
+        self.flush()  # it may take its time
+        return self._yields().drain(item[2], generator)
+
+    def _yields(self) -> Yields:
+        if self.yields is None:
+            from zmqtasks.nodes.yields import Yields
+
+            self.yields = Yields(lambda yielded: self.send(codec.simple(yielded)))
+        return self.yields
 
     # ---- what a task leaves --------------------------------------------------------------------------------------
 

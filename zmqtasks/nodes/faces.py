@@ -6,7 +6,7 @@ from bisect import bisect_right, insort
 from collections.abc import Iterator
 from typing import Any
 
-from zmqtasks.messages import Report, Task
+from zmqtasks.messages import Items, Report, Task
 
 
 class Faces:
@@ -62,7 +62,7 @@ class Faces:
         found = [(min(singles), max(singles) - min(singles) + 1)] if singles else []
         return found + [(first, items) for first, (_, items, _) in list(self._spans.items())]
 
-    def report(self, id_: int, report: Report) -> None:
+    def report(self, id_: int, report: Report | Items) -> None:
         """How far a task is."""
         task = self._singles.get(id_)
         if task is not None:

@@ -18,14 +18,14 @@ from zmqtasks.blobs import Shelf
 from zmqtasks.catalog import Catalog
 from zmqtasks.errors import BrokerLost, ClientClosed, UnknownTask, ZmqTasksError
 from zmqtasks.keys import Key
-from zmqtasks.messages import AWAY, CANCELLED, GONE, JOIN, Loss, Report, Task
+from zmqtasks.messages import AWAY, CANCELLED, GONE, JOIN, Loss, Task
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.faces import Faces
 from zmqtasks.nodes.ids import Ids, session_of
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.outgoing import Outgoing
 from zmqtasks.nodes.questions import Question, Questions
-from zmqtasks.visit import Enter, Got, Refused, Taken, Welcome
+from zmqtasks.visit import Enter, Got, Refused, Taken, Welcome, Yielded
 from zmqtasks.visit import Report as Answer
 
 RETRY_S = 0.2  # between two tries to reach a broker
@@ -245,8 +245,8 @@ class Line:
         elif kind is Answer:
             if (question := self.questions.take(head.token)) is not None:
                 question.settle(head.answer, UnknownTask(head.error) if head.error else None)
-        elif kind is wire.Progress:
-            self.faces.report(head.id, Report(head.done, head.total, head.message, head.meta))
+        elif kind in (wire.Progress, Yielded):
+            self.faces.report(head.id, codec.report(head))
         elif kind is wire.Room:
             self.workers = max(1, head.slots)
         elif kind is wire.Forget:

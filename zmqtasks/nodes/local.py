@@ -26,7 +26,7 @@ from zmqtasks.core.results import end
 from zmqtasks.errors import ClientClosed, ForkedClient, UnknownTask
 from zmqtasks.functions import Functions
 from zmqtasks.members import Closed
-from zmqtasks.messages import CANCELLED, DEAD, JOIN, QUEUED, Cancel, Joined, Report, Run, Submit, Task
+from zmqtasks.messages import CANCELLED, DEAD, JOIN, QUEUED, Cancel, Joined, Run, Submit, Task
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.callbacks import Callbacks
 from zmqtasks.nodes.children import Children, Heard
@@ -34,6 +34,7 @@ from zmqtasks.nodes.cpus import cpus
 from zmqtasks.nodes.crew import SESSIONS_MAX, ChildLink, occupy_standard_descriptors
 from zmqtasks.nodes.ids import Ids, ids_of
 from zmqtasks.nodes.loop import Loop
+from zmqtasks.visit import Yielded
 
 CLIENT = 0  # this process, as a peer of its dispatcher
 
@@ -253,14 +254,17 @@ class LocalCluster:
                 return self._asks.submit(child.peer, message)
             if type(head) is wire.CancelAsked:
                 return Cancel(head.id, head.terminate, (child.peer, head.id, head.token), head.count)
-            if type(head) is wire.Progress:
+            if type(head) in (wire.Progress, Yielded):
                 self._report(head)
         return said
 
-    def _report(self, head: wire.Progress) -> None:
+    def _report(self, head: Any) -> None:
         task = self._dispatcher.ledger.find(head.id)
-        if task is not None and task.face is not None and type(task.face) is not Asker:
-            task.face.report(head.id, Report(head.done, head.total, head.message, head.meta))
+        face = task.face if task is not None else None
+        if type(face) is Asker:
+            self._children.tell(face.peer, codec.simple(head))
+        elif face is not None:
+            face.report(head.id, codec.report(head))
 
     def _turn(self) -> None:
         now = monotonic()

@@ -333,6 +333,7 @@ class Requests:
         wire.CancelAsked: _cancel,
         wire.CancelAnswer: _cancel_answer,
         wire.Progress: _progress,
+        visit.Yielded: _progress,
         wire.Forget: _forget_blobs,
         visit.Got: _got,
         visit.Fetch: _fetch,

@@ -17,7 +17,7 @@ from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.household import Household, Plan
 from zmqtasks.nodes.ids import ids_of, session_of
 from zmqtasks.nodes.loop import Loop
-from zmqtasks.visit import Inquiry, Report, Welcome
+from zmqtasks.visit import Inquiry, Report, Welcome, Yielded
 
 
 class Stay(Household):
@@ -53,7 +53,7 @@ class Stay(Household):
                 token = next(self._tokens)
                 self._questions[token] = child.peer, head.token
             self._dealer.send(codec.simple(wire.CancelAsked(head.id, head.terminate, token, head.count)))
-        elif type(head) is wire.Progress:
+        elif type(head) in (wire.Progress, Yielded):
             self._dealer.send(codec.simple(head))
 
     def child_lost(self, peer: int) -> None:
@@ -103,7 +103,7 @@ class Stay(Household):
             found = self.node.machine.ledger.find(head.about["id"])
             state = QUEUED if found is None else self.children.state(found, head.about["id"])
             self._dealer.send(codec.simple(Report(head.token, state)))
-        elif kind is wire.Progress:
+        elif kind in (wire.Progress, Yielded):
             if (child := self._child_of(head.id)) is not None:
                 self.children.tell(child.peer, codec.simple(head))
         elif kind is wire.Forget:

@@ -18,6 +18,7 @@ from zmqtasks.named import has_app
 from zmqtasks.nodes.child import Child
 from zmqtasks.nodes.faces import Faces
 from zmqtasks.nodes.ids import Ids
+from zmqtasks.visit import Yielded
 
 _DEEP_SIGNAL = signal.SIGURG  # interrupts the main thread where it waits; ignored by default, used by few
 
@@ -163,6 +164,8 @@ class Upstream:
             answered, answer = self._answers.pop(head.token)
             answer[0] = head.cancelled
             answered.set()
+        elif type(head) in (wire.Progress, Yielded):
+            self._faces.report(head.id, codec.report(head))
         elif type(head) is wire.Signal and head.name == "deep":
             signal.pthread_kill(threading.main_thread().ident or 0, _DEEP_SIGNAL)
 
