@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks.core.attempts import known_attempts
@@ -17,8 +18,12 @@ from zmqtasks.core.effects import (
     Record,
     Settle,
 )
+from zmqtasks.core.history import Happened, History
+from zmqtasks.core.ledger import TRANSITIONS
+from zmqtasks.core.ranges import Ranges
 from zmqtasks.messages import (
     FAILED,
+    LEASED,
     NEW,
     SCHEDULED,
     SUCCEEDED,
@@ -47,7 +52,10 @@ class Top(Host):
 
     def __init__(self, sim: Sim) -> None:
         world = sim.world
-        machine = sim.core.dispatcher(slots=world.slots, queue_max=world.queue_max, silence_s=world.silence_s)
+        self.history = History()
+        machine = sim.core.dispatcher(
+            slots=world.slots, queue_max=world.queue_max, silence_s=world.silence_s, history=self.history
+        )
         super().__init__(sim, machine, machine, world.slots)
         self.truth = sim.truth
         self.nodes_lost = 0
@@ -327,3 +335,27 @@ class Top(Host):
         for node in self.children.values():
             if isinstance(node, NodeHost) and node.alive and not node.lost:
                 node.verify()
+        self._look_at_history()
+
+    def _look_at_history(self) -> None:
+        """Each life is told from its beginning to its end, step by step."""
+        stories: dict[int, list[Happened]] = {}
+        for each in self.history.of(Ranges([(0, 1 << 62)])):
+            for id_ in range(each.id, each.id + each.items):
+                stories.setdefault(id_, []).append(each)
+        for id_, final in self.truth.final.items():
+            story = stories.get(id_, [])
+            told = [(each.was, each.state, each.attempt) for each in story]
+            if not story or (story[0].was, story[-1].state) != (NEW, final.state):
+                raise Wrong(f"the story of task {id_} has no beginning or another end: {told}")
+            for before, after in pairwise(story):
+                begun = (
+                    after.attempt - before.attempt
+                )  # a node may have begun it more often, and says so later
+                if (
+                    after.was != before.state
+                    or after.state not in TRANSITIONS[after.was]
+                    or after.at < before.at
+                    or (begun != 1 if after.state == LEASED else begun > 0 and not self.sim.world.nodes)
+                ):
+                    raise Wrong(f"in the story of task {id_} something is left out: {told}")

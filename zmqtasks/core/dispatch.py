@@ -235,7 +235,8 @@ class Dispatcher:
             return []
         peer.drop_singles(tasks, self._dealer.pace.cost_s)
         if not stale and not failed:
-            return self.ledger.settle(SUCCEEDED, tasks, payloads, (peer.id, message.first))
+            lease = None if message.died else (peer.id, message.first)
+            return self.ledger.settle(SUCCEEDED, tasks, payloads, lease)
         kept = [index for index in range(len(payloads)) if index not in set(stale)]
         outcomes = [(task, payloads[index], index in failed) for task, index in zip(tasks, kept, strict=True)]
         if message.asks:

@@ -158,17 +158,21 @@ class History:
                     self._flush()
                     self._add(LEASED, SUCCEEDED, -1, id_ + first - ordinal, len(tasks), None, 1, "")
                     return
-        self.settled(LEASED, SUCCEEDED, tasks, [], spans=False)
+        self.settled(SUCCEEDED, tasks, [])
 
-    def settled(self, was: int, state: int, tasks: list[Task], payloads: list[Any], *, spans: bool) -> None:
-        """These have ended, the first of them out of the state `was`; `spans`: there may be some among them."""
+    def settled(self, state: int, tasks: list[Task], payloads: list[Any]) -> None:
+        """These are about to end; they still stand where they were."""
         self._flush()
-        if state == SUCCEEDED:
-            self._put(was, state, -1, tasks, -1 if self._again else 1, "", spans=spans)
-            return
-        reasons = [self._reason(task, state, payload) for task, payload in zip(tasks, payloads, strict=True)]
-        said: str | list[str] = reasons if reasons.count(reasons[0]) < len(reasons) else reasons[0]
-        self._put(was, state, -1, tasks, -1, said, spans=True)
+        reasons: str | list[str] = ""
+        if state != SUCCEEDED:
+            each = [self._reason(task, state, payload) for task, payload in zip(tasks, payloads, strict=True)]
+            reasons = each if each.count(each[0]) < len(each) else each[0]
+        was = tasks[0].state
+        if any(task.state != was for task in tasks):
+            for at, task in enumerate(tasks):
+                self._put(task.state, state, -1, [task], -1, _at(reasons, at), spans=True)
+        else:
+            self._put(was, state, -1, tasks, -1, reasons, spans=True)
 
     def _reason(self, task: Task, state: int, payload: Any) -> str:
         """Why a task has ended so, as far as it can be said without opening what it raised."""
@@ -188,8 +192,7 @@ class History:
         """`attempt`: of all of them; -1: as they say."""
         if len(tasks) == 1 or (spans and any(task.count > 1 for task in tasks)):
             for at, task in enumerate(tasks):
-                reason = reasons if type(reasons) is str else reasons[at]
-                self._add(was, state, place, task.id, task.count, None, task.attempt, reason)
+                self._add(was, state, place, task.id, task.count, None, task.attempt, _at(reasons, at))
         elif tasks:
             self._batch(was, state, place, tasks, attempt, reasons)
 

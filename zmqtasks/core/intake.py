@@ -50,8 +50,6 @@ class Intake:
                 if task.options.timed:
                     self._limits.submitted(task)
                     self._retries.submitted(task, now)
-                if history is not None:
-                    history.accepted(task)
                 ledger.add(task, message.known, now, nested=nested)
         if refused:
             ledger.submitted += (items := sum(task.count for task in refused))

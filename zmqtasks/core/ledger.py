@@ -110,6 +110,8 @@ class Ledger:
             if reason:
                 self.deliver([*self.settle(CANCELLED, [task], [reason]), *work], now)
                 return
+        if self.history is not None:
+            self.history.accepted(task)
         if task.fn == JOIN:
             self._open(task, known, now)
         elif task.needs:
@@ -269,7 +271,7 @@ class Ledger:
         if self.history is not None and lease is not None:
             self.history.succeeded(*lease, tasks)
         elif self.history is not None and tasks:
-            self.history.settled(tasks[0].state, state, tasks, payloads, spans=bool(self.spans))
+            self.history.settled(state, tasks, payloads)
         for task in tasks:
             if state not in TRANSITIONS[task.state]:
                 raise AssertionError(f"task {task.id} cannot go from state {task.state} to {state}")
