@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Send
 from zmqtasks.core.history import PIECES_MAX, Happened, History, Node
@@ -238,13 +236,3 @@ def test_of_too_many_workflows_the_oldest_are_forgotten() -> None:
     assert history.nodes(0) == []
     assert history.nodes(2 * PIECES_MAX) == [Node(7, 2 * PIECES_MAX, 1)]
     assert history._pieces == PIECES_MAX
-
-
-@pytest.mark.parametrize("ids", [[5], [5, 6, 7], [5, 9, 7]], ids=str)
-def test_since_when_a_task_is_where_it_is(ids: list[int]) -> None:
-    rig = Rig(peers=0)
-    rig.say(Submit([job(id_) for id_ in ids]))
-    for id_ in ids:
-        assert rig.history.since(id_, QUEUED) == 102.0
-        assert rig.history.since(id_, LEASED) is None
-    assert rig.history.since(8, QUEUED) is None

@@ -70,18 +70,9 @@ class Node(NamedTuple):
     items: int
 
 
-class _Entry(NamedTuple):
-    """As `Happened`; of what are no neighbours there are `ids`, and where they differ, as many attempts and reasons."""
-
-    at: float
-    was: int
-    state: int
-    place: int
-    first: int
-    items: int
-    ids: array[int] | None
-    attempts: int | array[int]
-    reasons: str | list[str]
+# As `Happened`: at, was, state, place, first id, items; the ids where they are no neighbours; attempts and reasons: of
+# all of them, or of each.
+_Entry = tuple[float, int, int, int, int, int, "array[int] | None", "int | array[int]", "str | list[str]"]
 
 
 class History:
@@ -136,13 +127,15 @@ class History:
         """`peer` has them in hand now, as `first` and the ordinals after it; `spans`: there may be some among them."""
         self._flush()
         self._put(QUEUED, LEASED, peer, tasks, -1 if self._again else 1, "", spans=spans)
-        entry = self._entries[-1]
-        if entry.ids is None and entry.items == len(tasks) > 1 and not spans:
+        if len(tasks) == 1 or spans:
+            return
+        *_, id_, items, ids, _, _ = self._entries[-1]
+        if ids is None and items == len(tasks):
             if peer not in self._hands:
                 if len(self._hands) >= _PEERS_MAX:
                     self._hands.clear()
                 self._hands[peer] = deque(maxlen=_RUNS_MAX)
-            self._hands[peer].append((first, entry.first, entry.items))
+            self._hands[peer].append((first, id_, items))
 
     def moved(self, tasks: Sequence[Task], was: int, state: int, reason: str) -> None:
         """These have come from one state to another that is not final."""
@@ -152,7 +145,7 @@ class History:
 
     def succeeded(self, peer: int, first: int, tasks: list[Task]) -> None:
         """Single tasks have, which `peer` had in hand as `first` and the ordinals after it."""
-        if not self._again:
+        if len(tasks) > 1 and not self._again:
             for ordinal, id_, count in self._hands.get(peer, ()):  # that saves the looking at each
                 if ordinal <= first and first + len(tasks) <= ordinal + count:
                     self._flush()
@@ -190,7 +183,10 @@ class History:
         *, spans: bool,
     ) -> None:  # fmt: skip
         """`attempt`: of all of them; -1: as they say."""
-        if len(tasks) == 1 or (spans and any(task.count > 1 for task in tasks)):
+        if len(tasks) == 1:
+            task = tasks[0]
+            self._add(was, state, place, task.id, task.count, None, task.attempt, _at(reasons, 0))
+        elif spans and any(task.count > 1 for task in tasks):
             for at, task in enumerate(tasks):
                 self._add(was, state, place, task.id, task.count, None, task.attempt, _at(reasons, at))
         elif tasks:
@@ -220,9 +216,9 @@ class History:
         self, was: int, state: int, place: int, first: int, count: int, ids: array[int] | None,
         attempts: int | array[int], reasons: str | list[str],
     ) -> None:  # fmt: skip
-        entry = _Entry(self._now, was, state, place, first, count, ids, attempts, reasons)
+        entry = (self._now, was, state, place, first, count, ids, attempts, reasons)
         self._entries.append(entry)
-        self.nbytes += _nbytes(entry)
+        self.nbytes += _ENTRY_BYTES if ids is None else _nbytes(entry)
         while self.nbytes > self._nbytes_max:
             self.nbytes -= _nbytes(self._entries.popleft())
 
@@ -287,7 +283,7 @@ class History:
     def begins(self) -> float:
         """Since when nothing is forgotten, as far as there was anything."""
         self._flush()
-        return self._entries[0].at if self._entries else self._now
+        return self._entries[0][0] if self._entries else self._now
 
     def workflow_of(self, id_: int) -> tuple[int, Node] | None:
         """The workflow that a task is known to be of, by its root, and what else it is; None where it is of none."""
@@ -295,18 +291,6 @@ class History:
             for piece in pieces:
                 if piece[1] <= id_ < piece[1] + piece[2]:
                     return root, Node(*piece)
-        return None
-
-    def since(self, id_: int, *states: int) -> float | None:
-        """When the task last came into one of these states; None if that is not known any more."""
-        self._flush()
-        for entry in reversed(self._entries):
-            if entry.state in states:
-                there = (
-                    entry.first <= id_ < entry.first + entry.items if entry.ids is None else id_ in entry.ids
-                )
-                if there:
-                    return entry.at
         return None
 
 
@@ -336,11 +320,14 @@ class _Hands:
 
 
 def _nbytes(entry: _Entry) -> int:
-    more = 0 if entry.ids is None else len(entry.ids) * _ID_BYTES
-    if type(entry.attempts) is not int:
-        more += entry.items * _ID_BYTES
-    if type(entry.reasons) is not str:
-        more += sum(map(len, entry.reasons)) + entry.items * _ID_BYTES
+    *_, items, ids, attempts, reasons = entry
+    if ids is None:
+        return _ENTRY_BYTES
+    more = items * _ID_BYTES
+    if type(attempts) is not int:
+        more += items * _ID_BYTES
+    if type(reasons) is not str:
+        more += sum(map(len, reasons)) + items * _ID_BYTES
     return _ENTRY_BYTES + more
 
 

@@ -78,9 +78,10 @@ class Inspection:
             lane = self._site.lane(task)
             items[lane] += task.count
             heads.setdefault(lane, {}).setdefault(task.options.priority, task)
+        times = self._story().taken_in(task.id for first in heads.values() for task in first.values())
         found = []
         for lane, count in items.items():
-            ages = [self._age(task, now) for task in heads.get(lane, {}).values()]
+            ages = [now - times[task.id] for task in heads.get(lane, {}).values()]
             takers = self._site.takers(lane)
             if not (count or takers):
                 continue
@@ -97,34 +98,24 @@ class Inspection:
             )
         return sorted(found, key=lambda row: (row["queue"], row["python"], row["task"]))
 
-    def _age(self, task: Task, now: float) -> float:
-        """How long ago it was taken in, or so long at least."""
-        return now - self._story().taken_in(task.id)
-
     def _active(self, _about: dict[str, Any], now: float) -> list[dict[str, Any]]:
         """What runs, the longest first."""
-        history = self._dispatcher.ledger.history
+        begun = [each for peer in self._dispatcher.peers.values() for each in self._site.running(peer)]
+        given = self._story().given(first for _, first, _, since in begun if since is None)
         found = []
-        for peer in self._dispatcher.peers.values():
-            for task, first, items, since in self._site.running(peer):
-                at = since
-                if at is None and history is not None:
-                    at = history.since(first, LEASED)
-                about = self._task(task)
-                found.append(
-                    {
-                        "id": first,
-                        "items": items,
-                        "name": about["name"],
-                        "queue": about["queue"],
-                        "worker": self._site.worker(peer.id),
-                        "client": self._site.client(task),
-                        "since": None if at is None else epoch() + at,
-                        "seconds": None if at is None else round(now - at, 3),
-                        "attempt": task.attempt,
-                        "tags": task.options.tags,
-                    }
-                )
+        for task, first, items, since in begun:
+            about = self._task(task)
+            at = given.get(first) if since is None else since
+            found.append(
+                {
+                    "id": first,
+                    "items": items,
+                    **{key: about[key] for key in ("name", "queue", "worker", "attempt", "tags")},
+                    "client": self._site.client(task),
+                    "since": None if at is None else epoch() + at,
+                    "seconds": None if at is None else round(now - at, 3),
+                }
+            )
         return sorted(found, key=lambda row: row["since"] or 0.0)
 
     # ---- tasks ---------------------------------------------------------------------------------------------------

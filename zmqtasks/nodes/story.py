@@ -61,10 +61,20 @@ class Story:
         """What a function is called, or a join."""
         return "group" if fn == JOIN else self._site.function(fn)
 
-    def taken_in(self, id_: int) -> float:
-        """When a task was, in the host's seconds; if that is forgotten: it was before that."""
-        found = self._history.of(Ranges([(id_, id_ + 1)]))
-        return found[0].at if found else self._history.begins
+    def taken_in(self, ids: Iterable[int]) -> dict[int, float]:
+        """When these tasks were, in the host's seconds; where that is forgotten it was before what is said."""
+        times = dict.fromkeys(ids, self._history.begins)
+        for each in reversed(self._history.of(Ranges((id_, id_ + 1) for id_ in times))):
+            times.update(dict.fromkeys(range(each.id, each.id + each.items), each.at))
+        return times
+
+    def given(self, ids: Iterable[int]) -> dict[int, float]:
+        """When these were handed out last, as far as it is known."""
+        times: dict[int, float] = {}
+        for each in self._history.of(Ranges((id_, id_ + 1) for id_ in ids)):
+            if each.state == LEASED:
+                times.update(dict.fromkeys(range(each.id, each.id + each.items), each.at))
+        return times
 
     # ---- what was ------------------------------------------------------------------------------------------------
 
