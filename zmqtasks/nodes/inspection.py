@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import Any, ClassVar
 
 from zmqtasks.core.dispatch import Dispatcher
+from zmqtasks.core.lanes import Lane
 from zmqtasks.messages import FACE, JOIN, LEASED, RETRYING, SCHEDULED, WAITING, Task
 from zmqtasks.nodes.site import Site
 from zmqtasks.nodes.story import Story, epoch
@@ -41,8 +42,8 @@ class Inspection:
 
     def _status(self, _about: dict[str, Any], now: float) -> dict[str, Any]:
         queues: Counter[str] = Counter()
-        for task in self._dispatcher.ledger.ready.tasks():
-            queues[self._site.lane(task).queue] += task.count
+        for lane, items in self._queued()[0].items():
+            queues[lane.queue] += items
         return {"workers": self._site.workers(now), **self._counters(), "queues": dict(queues)}
 
     def _counters(self) -> dict[str, Any]:
@@ -72,12 +73,9 @@ class Inspection:
 
     def _queues(self, _about: dict[str, Any], now: float) -> list[dict[str, Any]]:
         """By what is needed of a worker; the oldest is looked for among the first of each priority."""
-        items: Counter[Any] = Counter(dict.fromkeys(self._site.lanes(), 0))
-        heads: dict[Any, dict[int, Task]] = {}
-        for task in self._dispatcher.ledger.ready.tasks():
-            lane = self._site.lane(task)
-            items[lane] += task.count
-            heads.setdefault(lane, {}).setdefault(task.options.priority, task)
+        items, heads = self._queued()
+        for lane in self._site.lanes():
+            items[lane] += 0
         times = self._story().taken_in(task.id for first in heads.values() for task in first.values())
         found = []
         for lane, count in items.items():
@@ -97,6 +95,24 @@ class Inspection:
                 }
             )
         return sorted(found, key=lambda row: (row["queue"], row["python"], row["task"]))
+
+    def _queued(self) -> tuple[Counter[Lane], dict[Lane, dict[int, Task]]]:
+        """What is queued: how many, and of each priority the first, by what is needed of a worker."""
+        items: Counter[Lane] = Counter()
+        heads: dict[Lane, dict[int, Task]] = {}
+        lane, options, number, alike = None, None, -1, 0
+        for task in self._dispatcher.ledger.ready.tasks():
+            if (
+                task.options is not options or task.lane != number
+            ):  # mostly many are alike, one after the other
+                if lane is not None:
+                    items[lane] += alike
+                lane, options, number, alike = self._site.lane(task), task.options, task.lane, 0
+                heads.setdefault(lane, {}).setdefault(options.priority, task)
+            alike += task.count
+        if lane is not None:
+            items[lane] += alike
+        return items, heads
 
     def _active(self, _about: dict[str, Any], now: float) -> list[dict[str, Any]]:
         """What runs, the longest first."""
