@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from zmqtasks import NotPicklable, Retry, WorkerLost, ZmqTasksError, current
+from zmqtasks import (
+    NotPicklable,
+    Retry,
+    WorkerLost,
+    ZmqTasksError,
+    chain,
+    current,
+    group,
+    signature,
+)
 from zmqtasks.streamed import STREAM_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -170,3 +179,19 @@ def test_a_generator_is_closed(lone: Client, tmp_path: Path) -> None:
 
     assert lone.submit(odd, str(tmp_path / "closed")).exception(20) is not None
     assert (tmp_path / "closed").exists()
+
+
+def test_generators_are_parts_of_workflows(client: Client) -> None:
+    """Their value goes on; the members of a group have streams."""
+    count = counts()
+    assert client.run(chain(signature(count, 3), signature(count), signature(abs))).result(20) == 81
+    future = client.run(group(signature(count, n) for n in (2, 3)))
+    assert future.result(20) == [4, 9]
+    assert [list(child.stream()) for child in future.children] == [[0, 1], [0, 1, 2]]
+    assert chain(signature(count, 3), signature(count)).apply() == 81
+
+    async def naps(n: int) -> AsyncIterator[int]:
+        yield n
+
+    assert signature(naps, 1).apply() is None
+    assert list(client.run(signature(naps, 1)).stream()) == [1]

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmqtasks.errors import UnknownTask, UpstreamFailed
@@ -84,13 +84,32 @@ def _call(fn: Any, args: Any, kwargs: Mapping[str, Any], retry: Retry | None) ->
     id_ = f"local-{next(_ids)}"
     for attempt in itertools.count():
         try:
-            value = fn(*_settled(args), **_settled(dict(kwargs)))
-            return _End(id_, SUCCEEDED, asyncio.run(value) if inspect.iscoroutine(value) else value)
+            return _End(id_, SUCCEEDED, _through(fn(*_settled(args), **_settled(dict(kwargs)))))
         except Exception as error:  # noqa: BLE001 - a task's: it is what is asked for
             again = retry is not None and attempt < retry.max
             if not (retry and again and isinstance(error, retry.on) and not isinstance(error, retry.not_on)):
                 return _End(id_, FAILED, error)
     raise AssertionError("it counts for ever")
+
+
+def _through(value: Any) -> Any:
+    """What a task gave, once it is through with what it awaits or yields."""
+    if inspect.iscoroutine(value):
+        return asyncio.run(value)
+    if inspect.isasyncgen(value):
+        return asyncio.run(_exhausted(value))
+    if not inspect.isgenerator(value):
+        return value
+    while True:
+        try:
+            next(value)
+        except StopIteration as end:
+            return end.value
+
+
+async def _exhausted(items: AsyncIterator[Any]) -> None:
+    async for _ in items:
+        pass
 
 
 def _settled(value: Any) -> Any:

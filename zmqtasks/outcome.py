@@ -102,7 +102,8 @@ def load(outcome: Any, id_: str) -> Opened:
             is_item = isinstance(outcome, Item)
             value = outcome.open(cluster_id) if is_item else payloads.load(outcome, None, cluster_id)
         # The payload of what may change is kept: as an argument, the future stands for what the task returned.
-        is_plain = type(value) in payloads.ATOMS and not is_streamed(outcome)
+        whole = outcome.piece.outcome if isinstance(outcome, Item) and not outcome.piece.is_list else outcome
+        is_plain = type(value) in payloads.ATOMS and not is_streamed(whole)
         return Opened(value, None, None if is_plain else outcome)
     except SystemExit as error:
         return Opened(
