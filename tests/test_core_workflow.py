@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_core_dispatch import CLIENT, Rig
 
-from zmqtasks.core.assembly import ABANDONED, LEFT, MISFIT
+from zmqtasks.core.assembly import ABANDONED, LEFT, MISFIT, NESTED_MAX, TOO_DEEP
 from zmqtasks.core.cancels import EARLY
 from zmqtasks.core.effects import RELEASED, Answer, End, Record, Send, Settle
 from zmqtasks.core.results import end as end_result
@@ -514,13 +514,20 @@ def test_a_fan_in_of_ten_thousand() -> None:
     assert len(body.inputs[0].payload.values) == MANY
 
 
-def test_nested_a_thousand_deep() -> None:
+@pytest.mark.parametrize("failure", ["collect", "wait"])
+@pytest.mark.parametrize("depth", [NESTED_MAX, 1000])
+def test_nested_as_deep_as_it_goes(depth: int, failure: str) -> None:
     flow = Flow(peers=1)
-    depth = 1000
-    joins = [join(id_, 1, **({"parent": (id_ - 1, 0)} if id_ > 1 else {})) for id_ in range(1, depth + 1)]
+    joins = [
+        join(id_, 1, failure, **({"parent": (id_ - 1, 0)} if id_ > 1 else {})) for id_ in range(1, depth + 1)
+    ]
     flow.submit(*joins, leaf := work(depth + 1, depth, 0))
-    found = ends(flow.done(leaf))
+    found = ends(flow.done(leaf, failed=failure == "wait"))
     assert found.keys() == set(range(1, depth + 2))
+    state, payload = found[depth - NESTED_MAX + 1]
+    assert (state, payload.depth) == (FAILED if failure == "wait" else SUCCEEDED, NESTED_MAX)
+    if depth > NESTED_MAX:
+        assert found[depth - NESTED_MAX] == (CANCELLED, TOO_DEEP)
 
 
 # ---- instead --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from test_workflow_runs import is_idle
 
 from zmqtasks import Client, chord, current, group, signature
 from zmqtasks.blobs import FILE_BYTES_MIN
+from zmqtasks.core.assembly import NESTED_MAX, TOO_DEEP
 from zmqtasks.future import Future
 from zmqtasks.members import Members
 from zmqtasks.messages import JOIN, Task
@@ -117,6 +118,23 @@ def test_a_body_takes_more_buffers_than_a_message_has_descriptors(client: Client
     assert client.run(chord(header, s(total))).result(50) == expected
     values = client.run(group(header)).result(50)
     assert total(values) == expected
+
+
+def test_lists_within_lists_travel_as_deep_as_they_may(client: Client) -> None:
+    nested: Any = s(abs, -1)
+    for _ in range(NESTED_MAX):
+        nested = group(nested)
+    found = client.run(nested | s(list)).result(30)
+    assert str(found) == "[" * NESTED_MAX + "1" + "]" * NESTED_MAX
+    error = client.run(group(nested) | s(list)).exception(30)
+    assert TOO_DEEP in str(error.__cause__)
+    failing: Any = s(int, "no number")
+    for _ in range(NESTED_MAX):
+        failing = group(failing, failure="wait")
+    caught = client.run(failing).exception(30)
+    while isinstance(caught, BaseExceptionGroup):
+        (caught,) = caught.exceptions
+    assert isinstance(caught, ValueError)
 
 
 # ---- who goes away --------------------------------------------------------------------------------------------------

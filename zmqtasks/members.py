@@ -23,10 +23,13 @@ class Gathered:
     Each is a `Value`, whose payload may be another's `Gathered`, or a `Lapse`, which becomes its exception.
     """
 
-    __slots__ = ("nbytes", "values")
+    __slots__ = ("depth", "nbytes", "values")
 
     def __init__(self, values: list[Value | Lapse]) -> None:
         self.values = values
+        self.depth = 1 + max(
+            [_depth(value.payload) for value in values if type(value.payload) in _DEEP], default=0
+        )
         self.nbytes = sum([len(value.payload) for value in values if type(value) is Value])
 
     def __len__(self) -> int:
@@ -39,6 +42,16 @@ class Gathered:
 
     def __repr__(self) -> str:
         return f"Gathered({self.values})"
+
+
+_DEEP = (Gathered, tuple)
+
+
+def _depth(payload: Any) -> int:
+    """How many lists are within lists; the failure upstream has that of its payload."""
+    while type(payload) is tuple:
+        payload = payload[-1]
+    return payload.depth if type(payload) is Gathered else 0
 
 
 class Members(msgspec.Struct, frozen=True, gc=False):

@@ -16,6 +16,8 @@ Outcome = tuple[int, Any]  # a state that is final, and its payload
 
 LEFT = "what it is a part of has ended"
 MISFIT = "its members are not those that it was said to have"
+NESTED_MAX = 200  # lists within lists: whoever carries them, or opens them, goes down as deep
+TOO_DEEP = f"groups are nested too deep in it: {NESTED_MAX} levels is the most"
 ABANDONED = "whoever was to submit its members is gone"
 
 
@@ -81,8 +83,13 @@ class Assembly:
             at += items
         values = [value for _, _, value in entries]
         if self.failure == "wait" and (lapses := [value for value in values if type(value) is Lapse]):
-            return self._end(FAILED, Gathered([*lapses]))
-        return self._end(SUCCEEDED, Gathered(values))
+            return self._gathered(FAILED, Gathered([*lapses]))
+        return self._gathered(SUCCEEDED, Gathered(values))
+
+    def _gathered(self, state: int, gathered: Gathered) -> Outcome:
+        if gathered.depth > NESTED_MAX:
+            return self._end(CANCELLED, TOO_DEEP)
+        return self._end(state, gathered)
 
     def misfit(self) -> Outcome:
         """It ends: there are more members than it was said to have, or fewer."""
