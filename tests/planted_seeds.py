@@ -78,20 +78,37 @@ SEEN_IN = {
     "nobody is blamed for the loss of a node": 3,
     "what has begun on a node is not spoken of": 3,
     "who is given up is not told": 84,
+    "a cancelled member cancels its join": 53,
+    "a part of a span has the place of the whole": 32,
+    "a part of a span has no place": 38,
+    "what a body needed is left": 22,
+    "what others need is forsaken": 7,
+    "what is forsaken forsakes nothing": 22,
+    "what nobody hears of is retried": 268,
+    "what nobody hears of runs again when its worker is lost": 273,
+    "a cancel is caught": 55,
+    "an open join never ends": 91,
+    "who is gone leaves an open join": 63,
+    "an outcome that came before it was asked for is lost": 132,
+    "what stood in for a lost run counts for the next": 16,
+    "what takes the place of a cancelled one goes on": 9,
+    "an end for another goes to its taker alone": 28,
+    "a refused member is missing for ever": 31,
 }
 """Seeds by the bug's name. One that no longer shows it costs the time to look through the others."""
 
 
 def main() -> None:
     """Look for worlds in which little has happened when a bug is seen."""
-    from planted import BUGS, NODE_BUGS, plant
+    from planted import BUGS, FLOW_BUGS, NODE_BUGS, plant
     from sim import Sim, Wrong
 
-    for nodes, bugs in ((False, BUGS), (True, NODE_BUGS)):
+    kinds = ((False, False, BUGS), (True, False, NODE_BUGS), (False, True, FLOW_BUGS))
+    for nodes, flows, bugs in kinds:
         for name, bug in bugs.items():
             core, seen, events = plant(bug), list[tuple[int, int]](), 0
             for seed in range(SEEDS_MAX):
-                sim = Sim(seed, core, nodes=nodes)
+                sim = Sim(seed, core, nodes=nodes, flows=flows)
                 try:
                     sim.run()
                 except Wrong:

@@ -15,9 +15,9 @@ from gate import Gate, wait_at
 from test_policies_brokered import wait_for_both
 from test_workflow_runs import is_idle
 
-from zmqtasks import Client, chord, current, group, signature
+from zmqtasks import Client, TaskCancelled, chord, current, group, signature
 from zmqtasks.blobs import FILE_BYTES_MIN
-from zmqtasks.core.assembly import NESTED_MAX, TOO_DEEP
+from zmqtasks.core.assembly import ABANDONED, NESTED_MAX, TOO_DEEP
 from zmqtasks.future import Future
 from zmqtasks.members import Members
 from zmqtasks.messages import JOIN, Task
@@ -138,6 +138,17 @@ def test_lists_within_lists_travel_as_deep_as_they_may(client: Client) -> None:
 
 
 # ---- who goes away --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("topology", ["embedded", "brokered"])
+def test_a_client_that_is_closed_does_not_wait_for_what_cannot_come(fleet: Fleet, topology: str) -> None:
+    client = Client(workers=1) if topology == "embedded" else fleet.client()
+    whole = client.run(chains(20))
+    future = open_join(client._host)
+    client.close()
+    with pytest.raises(TaskCancelled, match=ABANDONED):
+        future.result(0)
+    assert whole.result(0) == sum(range(2, 22))
 
 
 def test_a_client_that_leaves_takes_its_open_joins_along(brokered: Client, fleet: Fleet) -> None:

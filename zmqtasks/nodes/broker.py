@@ -240,7 +240,7 @@ class Broker:
             self._expire_at = now + EXPIRY_S
             self._results.expire(now)
             for number in guests.expire(now):
-                requests.asks.forget(number)
+                requests.forget_session(number)
             while guests.gone:
                 dispatcher.receive(0, ids_of(guests.gone.pop()), now)
             requests.drop_functions()

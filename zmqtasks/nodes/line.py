@@ -21,7 +21,7 @@ from zmqtasks.keys import Key
 from zmqtasks.messages import AWAY, CANCELLED, GONE, JOIN, Loss, Task
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.faces import Faces
-from zmqtasks.nodes.ids import Ids, session_of
+from zmqtasks.nodes.ids import Ids, ids_of, session_of
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.outgoing import Outgoing
 from zmqtasks.nodes.questions import Question, Questions
@@ -70,6 +70,7 @@ class Line:
         self._confirm_at: float | None = None  # when it is to say what has come: many messages with one word
         self._at_end = at_end
         self._stopping = self._cancelling = False
+        self._has_ended = False  # and the broker was told: no more tasks come
         self._words: deque[Any] = deque()  # other messages that are to be sent
         self._told = {JOIN}  # numbers of the functions that the broker has
         self._known: set[bytes] = set()  # hashes of the buffers that it has
@@ -202,6 +203,9 @@ class Line:
                 elif self.questions.has(word):
                     self._dealer.send(codec.simple(word.word))
             outgoing.notify()
+        if self.closing and not (self._has_ended or outgoing.inbox):
+            self._has_ended = True
+            self._dealer.send(codec.simple(ids_of(self.session)))
 
     def _send_tasks(self, tasks: list[Task], *, more: bool) -> None:
         if session_of(tasks[0].id) != self.session or session_of(tasks[-1].id) != self.session:
@@ -278,6 +282,7 @@ class Line:
             # What names a function or a buffer counts on the messages before it: they are sent in their order again.
             for message in self.outgoing.untaken:
                 self._dealer.send(message)
+            self._has_ended = False
             for question in self.questions.unanswered():
                 self._dealer.send(codec.simple(question.word))
         self.is_in = True

@@ -25,7 +25,7 @@ from zmqtasks.core.history import History
 from zmqtasks.core.results import end
 from zmqtasks.errors import ClientClosed, ForkedClient, UnknownTask
 from zmqtasks.functions import Functions
-from zmqtasks.members import Closed
+from zmqtasks.members import Closed, Gone
 from zmqtasks.messages import CANCELLED, DEAD, JOIN, QUEUED, Cancel, Joined, Run, Submit, Task
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.callbacks import Callbacks
@@ -64,7 +64,7 @@ class LocalCluster:
         self._history = History(self.cluster_id)
         self._dispatcher = Dispatcher(slots=workers, queue_max=queue_max, history=self._history)
         self._inbox: deque[Task] = deque()
-        self._messages: deque[Cancel] = deque()
+        self._messages: deque[Cancel | Gone] = deque()
         self._asks = Asks(self.functions)
         self._callbacks = Callbacks()
         self._turning = threading.Lock()  # held for a turn, by whoever takes it
@@ -189,6 +189,7 @@ class LocalCluster:
         if self.forked:
             return
         self._closing = True
+        self._messages.append(ids_of(CLIENT))
         if cancel or kill:
             self._messages.append(Cancel(0, terminate=False, token=None, count=1 << 62))
         if kill:
@@ -355,7 +356,7 @@ class LocalCluster:
                 if task.face is not None and type(task.face) is not Asker:
                     self._settle(Settle(CANCELLED, [task], ["the client was closed before it was done"]))
             while self._messages:
-                self._answer(Answer(self._messages.popleft().token, cancelled=False))
+                self._answer(Answer(getattr(self._messages.popleft(), "token", None), cancelled=False))
             self._loop.close()
             self._closed = True
             self._refuse_inbox()

@@ -36,7 +36,7 @@ _VERBS: dict[type, str] = {
 
 FUNCTIONS_MIN = 64  # so many need not be looked through
 
-_ABOUT_TASKS = (wire.CancelAsked, visit.Fetch, visit.Inquiry)
+_ABOUT_TASKS = (wire.CancelAsked, visit.Fetch, visit.Inquiry, Gone)
 
 
 class Requests:
@@ -133,13 +133,18 @@ class Requests:
         else:
             self._core_word(visitor, message, now)
 
-    def _gone(self, node: Visitor, message: wire.Arrived, now: float) -> None:
-        """A child of a node is."""
-        _require_node(node)
-        first, count = message.head.first, message.head.count
-        if not node.number <= session_of(first) <= session_of(first + count - 1) < node.number + SESSIONS_MAX:
-            raise ValueError("these ids are none of this node's")
-        self._dispatcher.receive(node.number, message.head, now)
+    def _gone(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
+        """A child of a node is, or a client submits no more."""
+        first, last = message.head.first, message.head.first + message.head.count - 1
+        sessions = 1 if visitor.session is not None else SESSIONS_MAX
+        if not visitor.number <= session_of(first) <= session_of(last) < visitor.number + sessions:
+            raise ValueError("these ids are none of this visitor's")
+        self._dispatcher.receive(visitor.number, message.head, now)
+
+    def forget_session(self, number: int) -> None:
+        """That client is not known any more."""
+        self.asks.forget(number)
+        self._results.drop(self._held.pop(number, []))
 
     # ---- submitting ----------------------------------------------------------------------------------------------
 
