@@ -53,6 +53,19 @@ class DoesNotApply(Exception):
 
 
 BUGS = {
+    "what comes back from a hand is not told of": Bug(
+        "ledger",
+        "        if self.history is not None and tasks:\n            self.history.moved(tasks, LEASED, QUEUED, reason)\n",
+        "",
+    ),
+    "others are said to have succeeded": Bug(
+        "dispatch", "else (peer.id, message.first)\n", "else (peer.id, message.first + 1)\n"
+    ),
+    "where a retry comes from is told wrong": Bug(
+        "retry",
+        "history.moved([task], LEASED, RETRYING, log[-1])",
+        "history.moved([task], RETRYING, RETRYING, log[-1])",
+    ),
     "a requeued task keeps its peer": Bug(
         "ledger",
         "            task.peer = task.ordinal = -1\n            self.move(task, QUEUED)",
