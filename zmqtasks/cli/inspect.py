@@ -12,6 +12,8 @@ from zmqtasks.cli.look import WORKERS
 from zmqtasks.cli.options import BROKER, AsJson, Broker, Debug, KeyFile
 from zmqtasks.cli.output import Column, age, duration, json_document, record, records
 
+_SHORT_S = 0.001
+
 inspect = typer.Typer(help="What a broker knows of its workers and queues, and of what runs.")
 
 _QUEUES = (
@@ -39,7 +41,10 @@ _STATS = (
     Column("Clients", "clients", lambda number: f"{number - 1} beside this command"),
     Column("Results", "results", lambda results: f"{results['kept']:,} kept"),
 )  # fmt: skip
-_FUNCTIONS = (Column("FUNCTION", "name", cut=True), Column("TAKES", "seconds", duration, right=True))
+_FUNCTIONS = (
+    Column("FUNCTION", "name", cut=True),
+    Column("TAKES", "seconds", lambda s: duration(s) if s >= _SHORT_S else f"{s * 1e6:.0f} us", right=True),
+)
 
 
 def _show(
