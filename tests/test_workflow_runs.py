@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = int(os.environ.get("ZMQTASKS_TEST_FLOWS", "40"))
 """Generated workflows for each topology."""
 
-KILLED = int(os.environ.get("ZMQTASKS_TEST_KILLED_FLOWS", "6"))
+KILLED = int(os.environ.get("ZMQTASKS_TEST_KILLED_FLOWS", "15"))
 """Generated workflows while workers are killed."""
 
 RESULT_S = 20
