@@ -51,7 +51,7 @@ class Trial:
 
 
 @given(recipe=recipes())
-@settings(max_examples=5 * EXAMPLES)
+@settings(max_examples=3 * EXAMPLES)
 def test_apply_is_what_plain_python_does(recipe: Recipe, tmp_path_factory: Any) -> None:
     trial = Trial(tmp_path_factory.mktemp("calls"))
     trial.run(recipe, lambda workflow: workflow.apply())

@@ -216,7 +216,7 @@ def test_depth_is_no_matter() -> None:
             made = group(made, s(1, 1)).link(s())
         return made
 
-    one, other = deep(5000), deep(5000)
+    one, other = deep(2000), deep(2000)
     assert one == other
     assert hash(one) == hash(other)
     assert pickle.loads(pickle.dumps(one, 5)) == one
