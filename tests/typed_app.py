@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any, assert_type
 
-from zmqtasks import App, Future, Retry, Task, current
+from zmqtasks import App, Client, Future, Retry, Task, current
 from zmqtasks.flow import Signature
 
 app = App("typed", broker="tcp://127.0.0.1:5555", workers=2)
@@ -39,6 +39,17 @@ def lines(path: str) -> Generator[str, None, int]:
     """One that yields."""
     yield path
     return 1
+
+
+async def awaits(url: str) -> bytes:
+    """No task."""
+    return url.encode()
+
+
+def yields(n: int) -> Generator[int, None, str]:
+    """No task."""
+    yield n
+    return "end"
 
 
 class Count(Task):
@@ -82,6 +93,12 @@ assert_type(count.delay(1), Future[list[int]])
 assert_type(based.delay(1), Future[int])
 assert_type(add.s(1), Signature)
 assert_type(app.send("typed.add", (1,)), Future[Any])
+
+with Client() as client:
+    assert_type(client.submit(abs, 1), Future[int])
+    assert_type(client.submit(awaits, "x"), Future[bytes])
+    assert_type(client.submit(yields, 1), Future[str])
+    client.submit(awaits, 3)  # E: no text
 
 add()  # E: too few
 add.delay()  # E: too few

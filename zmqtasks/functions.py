@@ -53,6 +53,7 @@ class Functions(Catalog):
         self._by_value = by_value
         self._has_names = has_names
         self._known: dict[int, _Known] = {}  # by id of the code object, or of a callable that has none
+        self._aliases: dict[int, tuple[Any, Any]] = {}  # by id of what a plain function stands for
         self._variants: dict[int, int] = {}  # how many a code object has had
         self._lock = threading.RLock()
 
@@ -85,6 +86,8 @@ class Functions(Catalog):
                 and (not captured or _unchanged(captured))
             ):
                 return function
+        elif (alias := self._aliases.get(key)) is not None and alias[0] is fn:
+            return self.find(alias[1])
         with self._lock:
             return self._learn(fn, key, name or name_of(fn))
 
@@ -100,7 +103,11 @@ class Functions(Catalog):
             self._keep(key, _Known(function, fn))
             return function
         if isinstance(fn, Named) and (plain := fn.plain) is not None:
-            return self.find(plain, name)
+            found = self.find(plain, name)
+            if len(self._aliases) >= _KEPT_MAX:
+                self._aliases.clear()
+            self._aliases[key] = fn, plain
+            return found
         captured = captures(fn, by_value=self._by_value) if type(fn) is FunctionType else None
         variants = self._variants[key] = self._variants.get(key, 0) + (key in self._known)
         if captured is None or variants > _VARIANTS_MAX:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from zmqtasks.array import Array
 from zmqtasks.calls import Calls, NotASpan, rows
@@ -40,16 +40,28 @@ class Submitter(concurrent.futures.Executor):
         """
         return Submitter(self._host, self._calls, self._calls.options(self._options, options))
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    @overload
+    def submit(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, Generator[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run `fn(*args, **kwargs)` in a worker; every keyword is the function's.
+
+        Where `fn` is a coroutine function, many of its calls are under way in one process at a time; where it is a
+        generator function, its items are in the future's `stream()`.
 
         Futures of this client among the arguments, at any depth, are waited for, and their values stand in their place.
         Raises `NotPicklable`, naming the culprit, if something cannot travel.
         """
         if not callable(fn):
             raise TypeError(f"the first argument is what to call, not {fn!r}")
-        future: Future[T] = self.enqueue(fn, args, kwargs)
-        return future
+        return self.enqueue(fn, args, kwargs)
 
     def enqueue(
         self, task: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
