@@ -161,20 +161,21 @@ def asked(
         )
         for id_, (state, value) in outcomes.items()
     ]
-    needs = {task.id: task.needs for task in tasks if task.needs}
+    others = [task for task in tasks if task.needs or task.root >= 0 or task.face is None]
+    needs = {task.id: task.needs for task in others if task.needs}
     out.head = head = Asked(entries, needs, functions, told, out.new)
     if instead:
         head.instead = instead
     head.more = more
-    if [task for task in tasks if task.root >= 0 or task.face is None]:
+    if others:
         places.put(tasks, head)
     return out
 
 
-def asked_tasks(message: Arrived, face: Any = None) -> Submit:
+def asked_tasks(message: Arrived) -> Submit:
     """The tasks that a peer asks for, under its own function numbers, and the outcomes that it knows.
 
-    `face` is that of those that it will hear of.
+    They have no faces yet; `places.hush` takes them off those of which nobody is to hear.
     """
     head = message.head
     tasks = []
@@ -186,8 +187,6 @@ def asked_tasks(message: Arrived, face: Any = None) -> Submit:
             tasks.append(places.join(entry))
         else:
             tasks.append(task(message, entry))
-    for each in tasks:
-        each.face = face
     if head.needs:
         for each in tasks:
             each.needs = head.needs.get(each.id, ())

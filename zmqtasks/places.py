@@ -68,6 +68,10 @@ def take(tasks: list[Task], head: Asked) -> None:
     for at, items, root in head.roots:
         for task in tasks[at : at + items]:
             task.root = root
+
+
+def hush(tasks: list[Task], head: Asked) -> None:
+    """Nobody hears of those of which the sender does not want to."""
     for at, items in head.quiet:
         for task in tasks[at : at + items]:
             task.face = None

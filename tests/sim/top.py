@@ -277,11 +277,7 @@ class Top(Host):
         """The ids that are too many for the queue; None where other messages make that hard to say."""
         limit, here = self.sim.world.queue_max, set(self.truth.unsettled)
         pending, refused = len(here), set[int]()
-        if (
-            limit is None
-            or self.sim.flows.parents
-            or not all(type(message) is Submit for _, message in arrived)
-        ):
+        if limit is None or self.sim.has_flows or not all(type(message) is Submit for _, message in arrived):
             return None
         for _, message in arrived:
             for task in message.tasks:

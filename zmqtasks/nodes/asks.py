@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zmqtasks import codec, wire
+from zmqtasks import codec, places, wire
 from zmqtasks.catalog import Catalog
 from zmqtasks.messages import JOIN, Submit, Task
 
@@ -29,9 +29,12 @@ class Asks:
         numbers = self._numbers.setdefault(peer, {JOIN: JOIN})
         for number, name, data in message.head.functions:
             numbers[number] = self._functions.adopt(name, data).number
-        submit = codec.asked_tasks(message, Asker(peer))
+        submit = codec.asked_tasks(message)
+        asker = Asker(peer)
         for task in submit.tasks:
             task.fn = numbers[task.fn]
+            task.face = asker
+        places.hush(submit.tasks, message.head)
         return submit
 
     def settle(self, asker: Asker, tasks: list[Task]) -> None:
