@@ -81,7 +81,9 @@ def samples() -> dict[str, Workflow]:
 def test_a_workflow_is_a_value(name: str) -> None:
     one, other = samples()[name], samples()[name]
     assert one == other
+    assert not one != other  # noqa: SIM202 - the other operator
     assert one != s(1, 2, 3)
+    assert one != "another thing"
     assert repr(one) == repr(other)
     assert pickle.loads(pickle.dumps(one, 5)) == one
 
@@ -360,6 +362,23 @@ def test_links_run_here_too() -> None:
     heard.clear()
     chord([s(1, 1)], signature(TOTAL)).link(note, note).apply()
     assert heard == [2, 2]
+
+
+def test_what_hangs_on_a_part_that_never_ran_hears_of_it() -> None:
+    heard: list[Any] = []
+    part = signature(total).link_error(signature(heard.append))
+    with pytest.raises(UpstreamFailed):
+        chain(signature(boom), chord([s(1)], part), s(1)).apply()
+    (failure,) = heard
+    assert isinstance(failure.exception.__cause__, ValueError)
+
+
+def test_what_hangs_on_a_chain_stays_there_when_it_grows() -> None:
+    heard: list[Any] = []
+    one = (s(1, 2) | s(3)).link(signature(heard.append)) | s(10)
+    assert one.apply() == 16
+    assert heard == [6]
+    assert len(one.parts()) == 2
 
 
 def test_what_fails_is_tried_again() -> None:

@@ -396,6 +396,20 @@ def test_an_iterators_group_takes_the_result_of_a_step_before(shared_client: Cli
     assert shared_client.run(s(abs, -5) | Map(abs, iter(range(100))) | s(len)).result(20) == 100
 
 
+def test_members_that_come_late_take_what_has_ended_long_ago(
+    shared_client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(header, "_BATCH_MAX", 1)
+    log = tmp_path / "log"
+
+    def members() -> Iterator[Workflow]:
+        yield s(noted_value, log)
+        until(log.exists)  # so the step before has ended, and nobody but the client knows of it any more
+        yield s(ADD, 1)
+
+    assert shared_client.run(s(abs, -5) | group(members())).result(20) == [None, 6]
+
+
 def test_what_an_iterator_raises_cancels_the_workflow(shared_client: Client, tmp_path: Path) -> None:
     log = tmp_path / "log"
 

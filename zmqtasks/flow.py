@@ -150,6 +150,9 @@ class Workflow(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     def __eq__(self, other: object) -> bool:
         return shape.equal(self, other) if isinstance(other, Workflow) else NotImplemented
 
+    def __ne__(self, other: object) -> bool:  # a struct has one of its own, that goes by identity
+        return not shape.equal(self, other) if isinstance(other, Workflow) else NotImplemented
+
     def __hash__(self) -> int:
         return shape.hashed(self)
 
