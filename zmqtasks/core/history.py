@@ -38,8 +38,9 @@ _PEERS_MAX = 1000
 _RUNS_MAX = 64  # to a peer, of which outcomes may be on their way
 _CUTS_MAX = 16  # how often a span is cut within one that came before, so that its place is still known
 
+_ACCEPTED = "accepted"
 _TAKEN_IN = {
-    QUEUED: "accepted",
+    QUEUED: _ACCEPTED,
     WAITING: "accepted: it waits for others",
     SCHEDULED: "accepted: its time has not come",
 }
@@ -98,15 +99,20 @@ class History:
 
     def begin(self, now: float, *, empty: bool) -> None:
         """A turn begins; `empty`: there are no tasks."""
-        self._flush()
+        if self._fresh:
+            self._flush()
         self._now = now
         if empty:
             self._again = False
 
     def plain(self, tasks: list[Task]) -> None:
         """Single tasks were taken in, and can run."""
-        self._flush()
-        self._batch(NEW, QUEUED, -1, tasks, 0, _TAKEN_IN[QUEUED])
+        if self._fresh:
+            self._flush()
+        if len(tasks) == 1:
+            self._add(NEW, QUEUED, -1, tasks[0].id, 1, None, 0, _ACCEPTED)
+        else:
+            self._ids(NEW, QUEUED, -1, [task.id for task in tasks], 0, _ACCEPTED)
 
     def accepted(self, task: Task) -> None:
         """A task, a span or a join is taken in."""
@@ -125,37 +131,51 @@ class History:
 
     def given(self, peer: int, first: int, tasks: list[Task], *, spans: bool) -> None:
         """`peer` has them in hand now, as `first` and the ordinals after it; `spans`: there may be some among them."""
-        self._flush()
-        self._put(QUEUED, LEASED, peer, tasks, -1 if self._again else 1, "", spans=spans)
-        if len(tasks) == 1 or spans:
-            return
-        *_, id_, items, ids, _, _ = self._entries[-1]
-        if ids is None and items == len(tasks):
-            if peer not in self._hands:
+        if self._fresh:
+            self._flush()
+        if len(tasks) == 1:
+            task = tasks[0]
+            self._add(QUEUED, LEASED, peer, task.id, task.count, None, task.attempt, "")
+        elif spans or self._again:
+            self._put(QUEUED, LEASED, peer, tasks, "")
+        elif self._ids(QUEUED, LEASED, peer, [task.id for task in tasks], 1, ""):
+            hand = self._hands.get(peer)
+            if hand is None:
                 if len(self._hands) >= _PEERS_MAX:
                     self._hands.clear()
-                self._hands[peer] = deque(maxlen=_RUNS_MAX)
-            self._hands[peer].append((first, id_, items))
+                hand = self._hands[peer] = deque(maxlen=_RUNS_MAX)
+            hand.append((first, tasks[0].id, len(tasks)))
 
     def moved(self, tasks: Sequence[Task], was: int, state: int, reason: str) -> None:
         """These have come from one state to another that is not final."""
         self._flush()
         self._again = self._again or was == LEASED
-        self._put(was, state, -1, tasks, -1, reason[:REASON_MAX], spans=True)
+        self._put(was, state, -1, tasks, reason[:REASON_MAX])
 
     def succeeded(self, peer: int, first: int, tasks: list[Task]) -> None:
         """Single tasks have, which `peer` had in hand as `first` and the ordinals after it."""
-        if len(tasks) > 1 and not self._again:
-            for ordinal, id_, count in self._hands.get(peer, ()):  # that saves the looking at each
-                if ordinal <= first and first + len(tasks) <= ordinal + count:
-                    self._flush()
-                    self._add(LEASED, SUCCEEDED, -1, id_ + first - ordinal, len(tasks), None, 1, "")
+        count = len(tasks)
+        if count > 1 and not self._again and (hand := self._hands.get(peer)):
+            for run in hand:
+                ordinal, id_, items = run
+                if ordinal <= first and first + count <= ordinal + items:  # that saves the looking at each
+                    if self._fresh:
+                        self._flush()
+                    self._add(LEASED, SUCCEEDED, -1, id_ + first - ordinal, count, None, 1, "")
+                    if first + count == ordinal + items:
+                        hand.remove(run)
                     return
         self.settled(SUCCEEDED, tasks, [])
 
     def settled(self, state: int, tasks: list[Task], payloads: list[Any]) -> None:
         """These are about to end; they still stand where they were."""
-        self._flush()
+        if self._fresh:
+            self._flush()
+        if len(tasks) == 1:
+            task = tasks[0]
+            reason = "" if state == SUCCEEDED else self._reason(task, state, payloads[0])
+            self._add(task.state, state, -1, task.id, task.count, None, task.attempt, reason)
+            return
         reasons: str | list[str] = ""
         if state != SUCCEEDED:
             each = [self._reason(task, state, payload) for task, payload in zip(tasks, payloads, strict=True)]
@@ -163,9 +183,9 @@ class History:
         was = tasks[0].state
         if any(task.state != was for task in tasks):
             for at, task in enumerate(tasks):
-                self._put(task.state, state, -1, [task], -1, _at(reasons, at), spans=True)
+                self._put(task.state, state, -1, [task], _at(reasons, at))
         else:
-            self._put(was, state, -1, tasks, -1, reasons, spans=True)
+            self._put(was, state, -1, tasks, reasons)
 
     def _reason(self, task: Task, state: int, payload: Any) -> str:
         """Why a task has ended so, as far as it can be said without opening what it raised."""
@@ -178,39 +198,27 @@ class History:
             return "a member has failed" if task.fn == JOIN else "it raised an exception"
         return ""
 
-    def _put(
-        self, was: int, state: int, place: int, tasks: Sequence[Task], attempt: int, reasons: str | list[str],
-        *, spans: bool,
-    ) -> None:  # fmt: skip
-        """`attempt`: of all of them; -1: as they say."""
-        if len(tasks) == 1:
-            task = tasks[0]
-            self._add(was, state, place, task.id, task.count, None, task.attempt, _at(reasons, 0))
-        elif spans and any(task.count > 1 for task in tasks):
+    def _put(self, was: int, state: int, place: int, tasks: Sequence[Task], reasons: str | list[str]) -> None:
+        """Tasks of any kind."""
+        if any(task.count > 1 for task in tasks):
             for at, task in enumerate(tasks):
                 self._add(was, state, place, task.id, task.count, None, task.attempt, _at(reasons, at))
         elif tasks:
-            self._batch(was, state, place, tasks, attempt, reasons)
-
-    def _batch(
-        self, was: int, state: int, place: int, tasks: Sequence[Task], attempt: int, reasons: str | list[str]
-    ) -> None:
-        """Single tasks."""
-        attempts: int | array[int] = attempt
-        if attempt < 0:
             each = [task.attempt for task in tasks]
             attempts = each[0] if each.count(each[0]) == len(each) else array("q", each)
-        self._ids(was, state, place, [task.id for task in tasks], attempts, reasons)
+            self._ids(was, state, place, [task.id for task in tasks], attempts, reasons)
 
     def _ids(
         self, was: int, state: int, place: int, ids: list[int], attempts: int | array[int], reasons: str | list[str]
-    ) -> None:  # fmt: skip
+    ) -> bool:  # fmt: skip
+        """Single tasks; whether they are neighbours."""
         first, count = ids[0], len(ids)
         alike = type(attempts) is int and type(reasons) is str
         if alike and ids[-1] - first == count - 1 and ids == list(range(first, first + count)):
             self._add(was, state, place, first, count, None, attempts, reasons)
-        else:
-            self._add(was, state, place, first, count, array("q", ids), attempts, reasons)
+            return True
+        self._add(was, state, place, first, count, array("q", ids), attempts, reasons)
+        return False
 
     def _add(
         self, was: int, state: int, place: int, first: int, count: int, ids: array[int] | None,
