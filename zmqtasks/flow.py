@@ -136,14 +136,14 @@ class Workflow(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def to_json(self) -> str:
         """It as JSON; `NotJson`, naming what and where, if something in it has no place there."""
-        from zmqtasks.scroll import to_json
+        from zmqtasks.workflow_json import to_json
 
         return to_json(self)
 
     @staticmethod
     def from_json(text: str | bytes) -> Workflow:
         """The workflow that `to_json` has written; `BadInputError` for what is none, or of another version."""
-        from zmqtasks.scroll import from_json
+        from zmqtasks.workflow_json import from_json
 
         return from_json(text, Workflow.KINDS)
 
