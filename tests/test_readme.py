@@ -287,4 +287,4 @@ def test_the_commands_that_the_readme_lists_are_those_there_are() -> None:
     listed = [re.split(r"  +", line)[0] for line in section.splitlines() if line.startswith("zmqtasks ")]
     words = {word for line in listed for word in re.findall(r"\b[a-z]+\b", re.sub(r"\[[^]]*\]", "", line))}
     program = tree().commands
-    assert words - {"zmqtasks"} == {*program, *program["keys"].commands}
+    assert words - {"zmqtasks"} == {*program, *program["keys"].commands, *program["inspect"].commands}
