@@ -1,7 +1,8 @@
 """The dispatcher under any order of events that Hypothesis can think of: answers come late, twice, and after the end.
 
-The model is smaller than the simulator's: a peer begins what is first in its hand at once, and finishes when a rule
-says so. What a peer says is mail, delivered in its order when a rule says so, and outcomes may be delivered again.
+The model is smaller than the simulator's: a peer begins what is first in its hand at once, or many coroutines, and
+finishes when a rule says so. What a peer says is mail, delivered in its order when a rule says so, and outcomes may be
+delivered again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from zmqtasks.messages import (
     UPSTREAM_FAILED,
     Cancel,
     Done,
+    Ended,
+    Ends,
     Joined,
     Lost,
     Part,
@@ -31,6 +34,7 @@ from zmqtasks.messages import (
     Resumed,
     Returned,
     Run,
+    Slots,
     Submit,
     Task,
     Value,
@@ -39,6 +43,8 @@ from zmqtasks.messages import (
 from zmqtasks.options import Options
 
 FUNCTION_COSTS_S = (1e-6, 0.02, 1.0)
+AWAITS = 1  # the function whose tasks may be coroutines: never spans
+AT_ONCE = 5
 
 
 class Worker:
@@ -48,11 +54,20 @@ class Worker:
         self.hand: deque[Task] = deque()
         self.mail: deque[Any] = deque()
         self.waiting = False
+        self.awaits = False  # all of that function run, and others between them
+
+    @property
+    def runs_one(self) -> bool:
+        """Whether one task runs there, and waits for nothing."""
+        return bool(self.hand) and not (self.waiting or self.awaits)
 
     def give_back(self) -> Returned:
         """All but what runs."""
         rest = []
-        if self.hand:
+        if self.awaits:
+            rest = [(task.ordinal, task.offset, task.count) for task in self.hand if task.fn != AWAITS]
+            self.hand = deque(task for task in self.hand if task.fn == AWAITS)
+        elif self.hand:
             running = self.hand[0]
             if running.count > 1:
                 rest.append((running.ordinal, running.offset + 1, running.count - 1))
@@ -61,9 +76,26 @@ class Worker:
             self.hand = deque([running])
         return Returned(rest)
 
-    def finish(self, *, failed: bool) -> None:
-        """What runs is through."""
-        task = self.hand[0]
+    def look(self) -> None:
+        """Whose coroutine has come to an await takes more of the kind; who has none any more does not."""
+        coroutines = [task for task in self.hand if task.fn == AWAITS]
+        if self.awaits and not coroutines:
+            self.awaits = False
+            self.mail.append(Slots(1))
+        elif self.runs_one and self.hand[0].fn == AWAITS:
+            self.awaits = True
+            self.mail.append(Slots(AT_ONCE, [], [AWAITS]))
+
+    def end(self, id_: int) -> None:
+        """A coroutine is cancelled, if it is one and is under way."""
+        for task in [task for task in self.hand if self.awaits and task.id == id_ and task.fn == AWAITS]:
+            self.hand.remove(task)
+            self.mail.append(Ends([Ended(task.ordinal, 0, 1, CANCELLED, "gone")]))
+
+    def finish(self, *, failed: bool, at: int = 0) -> None:
+        """What runs is through; `at`: one of many."""
+        at = at % len(self.hand) if self.awaits else 0
+        task = self.hand[at]
         pace = [(task.fn, 1, FUNCTION_COSTS_S[task.fn])]
         value = ("failed", task.id) if failed else task.id
         if task.span:
@@ -74,7 +106,7 @@ class Worker:
         if task.count > 1:
             task.id, task.offset, task.count = task.id + 1, task.offset + 1, task.count - 1
         else:
-            self.hand.popleft()
+            del self.hand[at]
 
 
 class Machine(RuleBasedStateMachine):
@@ -87,7 +119,7 @@ class Machine(RuleBasedStateMachine):
         self.workers: dict[int, Worker] = {}
         self.peers = 0
         self.ids = 0
-        self.hurried = False
+        self.hurried = self.awaiting = False
         self.echoes: list[tuple[int, Any]] = []  # what may be heard again
         self.needs: dict[int, tuple[int, ...]] = {}
         self.unsettled: set[int] = set()
@@ -97,9 +129,9 @@ class Machine(RuleBasedStateMachine):
         self.true: set[int] = set()  # ids of cancels that were answered with True
         self.ending: set[int] = set()
 
-    @initialize(hurried=st.booleans())
-    def start(self, hurried: bool) -> None:
-        self.hurried = hurried
+    @initialize(hurried=st.booleans(), awaiting=st.booleans())
+    def start(self, hurried: bool, awaiting: bool) -> None:
+        self.hurried, self.awaiting = hurried, awaiting
         for _ in range(2):
             self.join()
 
@@ -111,7 +143,7 @@ class Machine(RuleBasedStateMachine):
     # ---- what programs do
 
     @rule(
-        fn=st.integers(0, 2),
+        fn=st.sampled_from([0, AWAITS, AWAITS, 2]),
         priority=st.sampled_from([0, 0, 5]),
         countdown=st.sampled_from([0.0, 0.0, 1.5]),
         count=st.sampled_from([1, 1, 2, 7, 30]),
@@ -121,6 +153,7 @@ class Machine(RuleBasedStateMachine):
     def submit(
         self, fn: int, priority: int, countdown: float, count: int, needs: list[int], how_many: int
     ) -> None:
+        fn = 0 if fn == AWAITS and count > 1 else fn
         options, tasks = Options(priority=priority, countdown=countdown), []
         for _ in range(how_many):
             ids = tuple(self.ids - back for back in needs if back < self.ids)
@@ -154,13 +187,14 @@ class Machine(RuleBasedStateMachine):
         self._hear(self.peers, Joined())
 
     @precondition(lambda self: any(worker.hand for worker in self.workers.values()))
-    @rule(data=st.data(), times=st.integers(1, 10), failed=st.booleans())
-    def finish(self, data: st.DataObject, times: int, failed: bool) -> None:
+    @rule(data=st.data(), times=st.integers(1, 10), failed=st.booleans(), at=st.integers(0, AT_ONCE))
+    def finish(self, data: st.DataObject, times: int, failed: bool, at: int) -> None:
         worker = self.workers[data.draw(st.sampled_from([p for p, w in self.workers.items() if w.hand]))]
         if not worker.waiting:
             for last in range(times, 0, -1):
                 if worker.hand:
-                    worker.finish(failed=failed and last == 1)
+                    worker.finish(failed=failed and last == 1, at=at)
+            worker.look() if worker.awaits else None
 
     @precondition(lambda self: any(worker.hand for worker in self.workers.values()))
     @rule(failed=st.booleans())
@@ -169,13 +203,14 @@ class Machine(RuleBasedStateMachine):
         for peer, worker in list(self.workers.items()):
             while worker.hand and not worker.waiting:
                 worker.finish(failed=failed)
+            worker.look() if worker.awaits else None
             while worker.mail:
                 self._hear(peer, worker.mail.popleft())
 
-    @precondition(lambda self: any(worker.hand and not worker.waiting for worker in self.workers.values()))
+    @precondition(lambda self: any(worker.runs_one for worker in self.workers.values()))
     @rule(data=st.data())
     def wait(self, data: st.DataObject) -> None:
-        busy = [p for p, w in self.workers.items() if w.hand and not w.waiting]
+        busy = [p for p, w in self.workers.items() if w.runs_one]
         worker = self.workers[data.draw(st.sampled_from(busy))]
         worker.mail += [worker.give_back(), Waiting()]
         worker.waiting = True
@@ -190,12 +225,12 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
-        self._lose(data.draw(st.sampled_from(sorted(self.workers))))
+        self._lose(data.draw(st.sampled_from(sorted(self.workers))), in_a_step=data.draw(st.booleans()))
 
-    def _lose(self, peer: int) -> None:
+    def _lose(self, peer: int, *, in_a_step: bool = True) -> None:
         worker = self.workers.pop(peer)
         self.echoes += [(peer, message) for message in worker.mail]  # heard after its end, if at all
-        running = worker.hand[0] if worker.hand else None
+        running = worker.hand[0] if worker.hand and (in_a_step or not worker.awaits) else None
         ordinal, item = (running.ordinal, running.offset) if running else (-1, 0)
         self._hear(peer, Lost("gone", ordinal, item))
         self.ending.discard(peer)
@@ -258,6 +293,9 @@ class Machine(RuleBasedStateMachine):
             case Send(peer, Run(first, tasks)):
                 assert [task.ordinal for task in tasks] == list(range(first, first + len(tasks)))
                 self.workers[peer].hand += [copy(task) for task in tasks]
+                if self.awaiting:
+                    self.workers[peer].look()
+                assert not self.machine.peers[peer].awaits or {task.fn for task in tasks} == {AWAITS}
                 for task in tasks:
                     for id_ in range(task.id, task.id + task.count):
                         assert id_ not in self.final, "settled and handed out"
@@ -265,6 +303,8 @@ class Machine(RuleBasedStateMachine):
                         assert [(SUCCEEDED, value) for value in inputs] == [
                             self.final[need] for need in self.needs[id_]
                         ]
+            case Send(peer, Cancel(id_, True, None)) if peer in self.workers:
+                self.workers[peer].end(id_)
             case Send(peer, Recall()) if peer in self.workers:
                 self.workers[peer].mail.append(self.workers[peer].give_back())
 
@@ -293,6 +333,7 @@ class Machine(RuleBasedStateMachine):
                     worker.waiting = False
                 while worker.hand:
                     worker.finish(failed=False)
+                worker.look() if worker.awaits else None
                 while worker.mail:
                     self._hear(peer, worker.mail.popleft())
         assert not self.unsettled, "something never settles"
