@@ -127,6 +127,14 @@ class Broker:
         assert [task.state for task in tasks] == [LEASED] * len(tasks)
 
 
+def test_what_is_on_its_way_to_a_node_is_not_late_for_it() -> None:
+    rig = broker()
+    megabytes = bytes(5_000_000)
+    rig.given(*(Task(id_, 7, megabytes) for id_ in (10, 11)))
+    assert rig.say(1, Running([]), after=0.9) == []  # 10 MB have not come there
+    assert rig.say(1, Running([]), after=0.2) == [Send(1, Recall())]
+
+
 # ---- cancelling, of what a node has ---------------------------------------------------------------------------------
 
 

@@ -16,6 +16,9 @@ HAND_BYTES_MAX = 8 << 20  # payload bytes in hand, beyond the first two tasks
 STEAL_S = 0.001  # less work than this is not worth a recall
 GRACE_S = 0.010  # a hand is overdue when it takes twice its estimate and this
 COST_S_MIN = 2e-7
+NETWORK_BYTES_S = (
+    10e6  # what is on its way to a node may take so long: it has not begun, and is not late for it
+)
 
 
 def window_s(slots: int | None) -> float:

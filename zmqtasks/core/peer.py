@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
-from zmqtasks.core.pace import GRACE_S, WINDOW_S
+from zmqtasks.core.pace import GRACE_S, NETWORK_BYTES_S, WINDOW_S
 from zmqtasks.messages import LEASED, Cancel, Task
 
 
@@ -152,7 +152,9 @@ class Peer:
 
     def watch(self, now: float) -> None:
         """Set when its hand is overdue: only where something in it has not started and could run elsewhere."""
-        self.due = now + 2 * self.hand_s + GRACE_S if self.items > self.slots else None
+        on_the_way_s = self.bytes / NETWORK_BYTES_S if self.is_node else 0.0
+        late_s = 2 * self.hand_s + GRACE_S + on_the_way_s
+        self.due = now + late_s if self.items > self.slots else None
 
     def check(self) -> None:
         """Assert what must hold of its hand."""
