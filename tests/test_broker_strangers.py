@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import psutil
 import pytest
 import zmq
 from conftest import until
@@ -65,9 +66,11 @@ def peer(fleet: Fleet, key: Key | None) -> Iterator[zmq.Socket[bytes]]:
 
 
 @contextlib.contextmanager
-def admitted(fleet: Fleet, role: str, about: visit.Enter) -> Iterator[tuple[zmq.Socket[bytes], Any]]:
-    """A peer with a new key, and the answer to what it says first: a broker needs a moment to see that there is one."""
-    key = key_for(fleet, role)
+def admitted(
+    fleet: Fleet, role: str, about: visit.Enter, *, anew: bool = True
+) -> Iterator[tuple[zmq.Socket[bytes], Any]]:
+    """A peer and the answer to what it says first. With a key made `anew`: a broker needs a moment to see that."""
+    key = key_for(fleet, role) if anew else load(str(fleet.keys / f"{role}.key"), role, keypair)
     with contextlib.ExitStack() as stack:
 
         def entered() -> zmq.Socket[bytes] | None:
@@ -276,7 +279,7 @@ PARTS = {
 
 @pytest.mark.parametrize("what", PARTS)
 def test_parts_that_make_no_message_are_refused(fleet: Fleet, good: Client, what: str) -> None:
-    with admitted(fleet, "client", enter("client", session="p")) as (dealer, _):
+    with admitted(fleet, "client", enter("client", session="p"), anew=False) as (dealer, _):
         dealer.send_multipart([b"\xc1", b"the first has not come"])
         dealer.send_multipart([sizes(1 << 30), b"the last will not come"])
         dealer.send_multipart(PARTS[what])
@@ -284,6 +287,18 @@ def test_parts_that_make_no_message_are_refused(fleet: Fleet, good: Client, what
             assert isinstance(heard, wire.Room)
         assert heard.reason == "that is no message of this version of zmqtasks"
         assert good.submit(abs, -1).result(20) == 1
+
+
+def test_memory_for_what_is_announced_is_taken_as_it_comes(fleet: Fleet, good: Client) -> None:
+    broker = psutil.Process(fleet.broker.pid)
+    with admitted(fleet, "client", enter("client", session="m"), anew=False) as (dealer, _):
+        before = broker.memory_info().rss
+        dealer.send_multipart([sizes(*[1 << 30] * 2), b"the last will not come"])
+        say(dealer, wire.CancelAsked(1, terminate=False, token=5, count=1))
+        while not isinstance(hear(dealer), wire.CancelAnswer):
+            pass
+        assert broker.memory_info().rss - before < 100 << 20
+    assert good.submit(abs, -1).result(20) == 1
 
 
 def test_two_keys_with_one_word_for_their_sessions(fleet: Fleet, good: Client) -> None:

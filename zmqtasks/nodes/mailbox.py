@@ -10,6 +10,7 @@ while, and what both sides say in between is not held up. Else it would count as
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
@@ -49,7 +50,7 @@ class _Whole:
     def __init__(self, sizes: list[int]) -> None:
         if sum(sizes) > _MESSAGE_BYTES_MAX:
             raise ValueError("a message is longer than any")
-        self._frames = [memoryview(bytearray(size)) for size in sizes]
+        self._frames = [_memory(size) for size in sizes]
         self._at = self._filled = 0
         self._step()
 
@@ -65,6 +66,11 @@ class _Whole:
     def _step(self) -> None:
         while self._at < len(self._frames) and self._filled == self._frames[self._at].nbytes:
             self._at, self._filled = self._at + 1, 0
+
+
+def _memory(nbytes: int) -> memoryview:
+    """Zeros to be written over: of many, only what was written to is memory, for who announces them may send none."""
+    return memoryview(mmap.mmap(-1, nbytes) if nbytes > _PART_BYTES_MAX else bytearray(nbytes))
 
 
 def _parts(frames: list[Any]) -> Iterator[list[Any]]:
