@@ -193,7 +193,7 @@ def test_a_revoked_key_hears_nothing_more_not_even_what_it_has_asked_for(
 
 def test_another_protocol_is_refused(fleet: Fleet) -> None:
     about = visit.Enter("client", "test", visit.PROTOCOL + 1, "3.11", session="p")
-    with admitted(fleet, "client", about) as (_, heard):
+    with admitted(fleet, "client", about, anew=False) as (_, heard):
         assert isinstance(heard, visit.Refused)
         assert f"protocol {visit.PROTOCOL + 1}" in heard.reason
 
@@ -250,7 +250,10 @@ WRONG: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_what_cannot_be_is_refused_and_stops_nobody(fleet: Fleet, good: Client, what: str) -> None:
     role, head = WRONG[what]
-    with admitted(fleet, role, enter(role, session="w", slots=int(role == "worker"))) as (dealer, welcome):
+    with admitted(fleet, role, enter(role, session="w", slots=int(role == "worker")), anew=False) as (
+        dealer,
+        welcome,
+    ):
         assert isinstance(welcome, visit.Welcome)
         if isinstance(head, wire.Asked) and head.tasks[0].id == OWN:
             head.tasks[0].id = (welcome.first << 36) + 5
@@ -317,7 +320,7 @@ def test_two_keys_with_one_word_for_their_sessions(fleet: Fleet, good: Client) -
 @pytest.mark.parametrize("role", ["client", "worker"])
 def test_nonsense_of_someone_with_a_key_harms_nobody(fleet: Fleet, good: Client, role: str) -> None:
     rng = random.Random(role)
-    with admitted(fleet, role, enter(role, session="n", slots=1)) as (dealer, _):
+    with admitted(fleet, role, enter(role, session="n", slots=1), anew=False) as (dealer, _):
         heads = messages()
         for number in range(NONSENSE):
             if number % 20 == 0:
