@@ -11,7 +11,7 @@ from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.pace import COST_S_MIN, HAND_BYTES_MAX, HAND_MAX, SHORT_S, WINDOW_S, Pace
 from zmqtasks.core.peer import Peer
-from zmqtasks.messages import LEASED, Joined, Submit, Task
+from zmqtasks.messages import LEASED, Done, Joined, Submit, Task
 from zmqtasks.options import Options
 
 
@@ -77,6 +77,19 @@ def test_where_there_are_many_each_has_more_in_hand(slots: int, times: int) -> N
     machine.receive(0, Submit(singles(5000)), 0.0)
     machine.turn(0.0)
     assert {peer.items for peer in machine.peers.values()} == {int(times * WINDOW_S / 1e-4)}
+
+
+def test_a_dear_task_that_is_done_takes_no_credit_of_cheap_ones_behind_it() -> None:
+    machine = Dispatcher(slots=1)
+    for fn in (7, 8):
+        machine.pace.note(fn, 1, 4e-4)
+    machine.receive(1, Joined(), 0.0)
+    machine.receive(0, Submit([Task(1, 8, b""), *singles(100, start=10)]), 0.0)
+    machine.turn(0.0)
+    assert machine.peers[1].items == 10
+    machine.receive(1, Done(0, [b""], pace=[(8, 1, 1.0)]), 1.0)
+    machine.turn(1.0)
+    assert machine.peers[1].items in (9, 10)  # one more at the most, and not ten
 
 
 def test_a_hand_has_a_limit_in_bytes_beyond_the_first_two() -> None:

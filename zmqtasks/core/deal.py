@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from zmqtasks.core.attempts import is_suspect
 from zmqtasks.core.ledger import Ledger
-from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, SHORT_S, STEAL_S, Pace, window_s
+from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, SHORT_S, STEAL_S, WEIGHED, Pace, window_s
 from zmqtasks.core.peer import Peer
 from zmqtasks.messages import LEASED, QUEUED, Run, Task
 
@@ -120,7 +120,7 @@ class Dealer:
 
     def weigh(self, peer: Peer, *, whole: bool = False) -> None:
         """Estimate a short hand (`whole`: any) anew: what was added at one price and taken off at another drifts."""
-        if whole or len(peer.hand) <= 2 * peer.slots:
+        if whole or len(peer.hand) <= 2 * peer.slots + WEIGHED:
             cost_s, counted_s = self.pace.cost_s, peer.counted_s
             peer.hand_s = sum(
                 [counted_s(cost_s(task.fn) or SHORT_S) * task.count for task in peer.hand.values()]

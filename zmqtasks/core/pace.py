@@ -10,6 +10,7 @@ from __future__ import annotations
 WINDOW_S = 0.004  # a slot's credit, where there are few
 FEW = 4  # slots
 NODE_WINDOW_S = 0.020  # the same of a node: it is farther away
+WEIGHED = 30  # entries in a hand, beyond two a slot, that are cheap enough to be weighed anew each time
 SHORT_S = 0.1  # below this a peer may have two in hand a slot: one runs, one follows without a round trip
 HAND_MAX = 4096  # tasks in hand, whatever they cost
 HAND_BYTES_MAX = 8 << 20  # payload bytes in hand, beyond the first two tasks
