@@ -503,7 +503,7 @@ FLOW_BUGS = {
         "ledger", "                join.outcome = state, value", "                pass"
     ),
     "what stood in for a lost run counts for the next": Bug(
-        "losses", "        self._ledger.joins.lost(peer.id)\n", ""
+        "ledger", "            self.joins.returned(tasks)\n", "            pass\n"
     ),
     "a task whose place is taken is run again": Bug(
         "retry", "        if ask.instead >= 0:\n", "        if False:\n"

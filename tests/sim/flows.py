@@ -290,7 +290,7 @@ class Flows:
         if final.state == UPSTREAM_FAILED and final.payload[2] == UNHURT:
             raise Wrong(f"task {id_} has failed, and nothing was wrong")
         if final.state == CANCELLED:
-            by = self.stand_ins.get(id_, ())
+            by = self._all_that_stand_in(id_)
             full = any(
                 self.sim.truth.final[each].payload == FULL for each in by if each in self.sim.truth.final
             )
@@ -304,6 +304,14 @@ class Flows:
             ends = {each: self.sim.truth.final.get(each) for each in self.joints[id_].members}
             raise Wrong(f"join {id_} ended {final}, its members {ends}")
         return True
+
+    def _all_that_stand_in(self, id_: int) -> set[int]:
+        """What took its place, and what took theirs."""
+        found, new = set[int](), set(self.stand_ins.get(id_, ()))
+        while new:
+            found |= new
+            new = {by for each in new for by in self.stand_ins.get(each, ())} - found
+        return found
 
     def _is_stand(self, id_: int, final: Final) -> bool:
         """Whether it has ended as one of those that stood in for it did."""

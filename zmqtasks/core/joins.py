@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from zmqtasks.core.assembly import LEFT, MISFIT, Assembly, Outcome
@@ -94,7 +95,7 @@ class Joins:
             return None
         if (before := self.stands.get(id_)) is not None:  # the peer has run it again
             self.left.append(Left(None, [(before.by, 1)]))
-        stand = self.stands[id_] = Stand(by.id, id_, peer)
+        stand = self.stands[id_] = Stand(by.id, id_)
         return stand
 
     def stand_back(self, task: Task, by: int) -> None:
@@ -103,7 +104,7 @@ class Joins:
         if stand is None or stand.by != by:
             if stand is not None:
                 self.left.append(Left(None, [(stand.by, 1)]))
-            stand = self.stands[task.id] = Stand(by, task.id, -1)
+            stand = self.stands[task.id] = Stand(by, task.id)
             stand.outcome = UPSTREAM_FAILED, (by, UPSTREAM_FAILED, "no such task")
         stand.body = task
         if stand.outcome is not None:
@@ -111,12 +112,14 @@ class Joins:
         elif task.root == UNHEARD:
             self.left.append(Left(None, [(task.id, 1)]))
 
-    def lost(self, peer: int) -> None:
-        """What ran there runs again: what it had submitted for its place does not count."""
-        for id_, stand in list(self.stands.items()):
-            if stand.peer == peer and stand.body is None:
-                del self.stands[id_]
-                self.left.append(Left(None, [(stand.by, 1)]))
+    def returned(self, tasks: Iterable[Task]) -> None:
+        """These run again: what they had submitted for their place does not count.
+
+        That may be so of what is given back as not begun too: a child of the node died with the outcome.
+        """
+        for task in tasks:
+            for id_ in _within(task, self.stands):
+                self.left.append(Left(None, [(self.stands.pop(id_).by, 1)]))
 
     def check(self, tasks: dict[int, Task]) -> None:
         """Assert what must hold of joins and their members, in both directions."""

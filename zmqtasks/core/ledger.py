@@ -214,6 +214,8 @@ class Ledger:
         """What was out goes to the head of the queue, in its order."""
         if self.history is not None and tasks:
             self.history.moved(tasks, LEASED, QUEUED, reason)
+        if self.joins.stands:
+            self.joins.returned(tasks)
         for task in reversed(tasks):
             task.peer = task.ordinal = -1
             self.move(task, QUEUED)

@@ -38,7 +38,6 @@ class Losses:
         for lease in leases:
             if (culprit := self._find(back, *lease)) is not None:
                 work += self._blame(peer, back, culprit, lease, message.reason, now)
-        self._ledger.joins.lost(peer.id)
         self._ledger.requeue(back, f"its worker was lost: {message.reason}")
         self._ledger.deliver(work, now)
 

@@ -9,17 +9,16 @@ from zmqtasks.messages import SUCCEEDED, Task
 
 
 class Stand:
-    """`by` was submitted by the running task `id`, at `peer`, to end in its place.
+    """`by` was submitted by the running task `id`, to end in its place.
 
     Until that task has said so itself, `body` is None, and if `by` has ended before, its `outcome` is kept here.
     """
 
-    __slots__ = ("body", "by", "id", "outcome", "peer")
+    __slots__ = ("body", "by", "id", "outcome")
 
-    def __init__(self, by: int, id_: int, peer: int) -> None:
+    def __init__(self, by: int, id_: int) -> None:
         self.by = by
         self.id = id_
-        self.peer = peer
         self.body: Task | None = None
         self.outcome: tuple[int, Any] | None = None  # as a need's: a value, or why there is none
 
