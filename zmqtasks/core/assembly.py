@@ -37,9 +37,8 @@ class Assembly:
         self.ranges: list[tuple[int, int]] = []  # of their ids: first, how many
         self.entries: list[tuple[int, int, Value | Lapse]] = []  # index, how many, outcome
 
-    def expect(self, member: Task) -> bool:
-        """One more, or several; False if that is more than there were to be."""
-        first, items = member.id, member.count
+    def expect(self, first: int, items: int) -> bool:
+        """Members with so many ids from `first` on; False if that is more than there were to be."""
         self.there += items
         if self.ranges and sum(self.ranges[-1]) == first:
             first, before = self.ranges.pop()

@@ -106,9 +106,12 @@ class History:
             self._again = False
 
     def plain(self, tasks: list[Task]) -> None:
-        """Single tasks were taken in, and can run."""
+        """Single tasks were taken in, and can run: all of one workflow, or of none."""
         if self._fresh:
             self._flush()
+        if tasks[0].root >= 0:
+            for task in tasks:
+                self._belongs(task)
         if len(tasks) == 1:
             self._add(NEW, QUEUED, -1, tasks[0].id, 1, None, 0, _ACCEPTED)
         else:

@@ -26,13 +26,18 @@ class Intake:
         """`nested`: a running task has submitted it, and it goes first."""
         ledger, refused = self._ledger, list[Task]()
         limited = self._queue_max is not None and not message.patient
-        plain = 0 if nested or limited else ledger.add_plain(message.tasks)
-        self.accepted += message.tasks[:plain]
-        if (history := ledger.history) is not None and plain:
-            history.plain(message.tasks if plain == len(message.tasks) else message.tasks[:plain])
+        hot = not (nested or limited)
+        done = looked = self._plain(message.tasks) if hot else 0
         if message.instead:
             self._stand_in(peer, message)
-        for task in message.tasks[plain:]:
+        for at, task in enumerate(message.tasks[done:], done):
+            if at < done:
+                continue
+            if hot and at >= looked and task.parent is not None:
+                looked = at + ledger.joins.neighbours(message.tasks, at)
+                done = at + self._plain(message.tasks[at:looked], task.root)
+                if at < done:
+                    continue
             if task.fn == JOIN and type(task.payload) is Closed:
                 ledger.close(task.payload, now)
                 continue
@@ -55,6 +60,17 @@ class Intake:
             ledger.submitted += (items := sum(task.count for task in refused))
             ledger.counts[NEW] += items
             ledger.deliver(ledger.settle(CANCELLED, refused, [FULL] * len(refused)), now)
+
+    def _plain(self, tasks: list[Task], root: int = -1) -> int:
+        """Take in single tasks to be run at once, up to the first of another kind; how many."""
+        ledger = self._ledger
+        count = ledger.add_plain(tasks, root)
+        if count:
+            taken = tasks if count == len(tasks) else tasks[:count]
+            self.accepted += taken
+            if ledger.history is not None:
+                ledger.history.plain(taken)
+        return count
 
     def _stand_in(self, peer: int, message: Submit) -> None:
         """Of these tasks some are to end for those that have submitted them, and run at `peer`."""

@@ -37,9 +37,32 @@ class Joins:
         assembly = self.assemblies.get(join)
         if assembly is None or assembly.is_over:
             return LEFT, []
-        if index < 0 or not assembly.expect(member):
+        if index < 0 or not assembly.expect(member.id, member.count):
             return MISFIT, [_end(assembly, assembly.misfit())]
         return "", []
+
+    def neighbours(self, tasks: list[Task], start: int) -> int:
+        """How many tasks from `start` on are single, and members side by side of a join that has room for them."""
+        first = tasks[start]
+        join, index = first.parent or (-1, -1)
+        assembly = self.assemblies.get(join)
+        if assembly is None or assembly.is_over or index < 0:
+            return 0
+        room = len(tasks) if assembly.count is None else assembly.count - assembly.there
+        id_, root = first.id, first.root
+        for at, task in enumerate(tasks[start : start + room]):
+            if (
+                task.fn == JOIN
+                or task.root != root
+                or task.id != id_ + at
+                or task.parent != (join, index + at)
+            ):
+                return at
+        return min(room, len(tasks) - start)
+
+    def expect_all(self, first: Task, count: int) -> None:
+        """So many neighbours from `first` on are submitted."""
+        self.assemblies[(first.parent or (-1, -1))[0]].expect(first.id, count)
 
     def gather(self, state: int, tasks: list[Task], payloads: list[Any]) -> list[Delivery]:
         """Tasks have ended: the ends of joins that come of it."""

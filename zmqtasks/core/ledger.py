@@ -119,15 +119,18 @@ class Ledger:
         else:
             self._schedule(task, now, first=nested)
 
-    def add_plain(self, tasks: list[Task]) -> int:
-        """The hot path: take in new single tasks to be run at once, up to the first of another kind; how many."""
+    def add_plain(self, tasks: list[Task], root: int = -1) -> int:
+        """The hot path: take in new single tasks to be run at once, up to the first of another kind; how many.
+
+        They are of no workflow, or members of one join, as `Joins.neighbours` gives them, in the workflow `root`.
+        """
         known, level = self.tasks, self.ready.level_of
         options: Options | None = None
         lane = -1
         append: Callable[[Task], None] = tasks.append  # of the level that the task before was put on
         count = 0
         for task in tasks:
-            if task.needs or task.span or task.root >= 0 or task.state != NEW or task.id in known:
+            if task.needs or task.span or task.root != root or task.state != NEW or task.id in known:
                 break
             if task.options is not options or task.lane != lane:
                 options, lane = task.options, task.lane
@@ -138,6 +141,8 @@ class Ledger:
             known[task.id] = task
             append(task)
             count += 1
+        if count and root != -1:
+            self.joins.expect_all(tasks[0], count)
         self.ready.size += count
         self.submitted += count
         self.counts[QUEUED] += count
