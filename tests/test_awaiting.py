@@ -14,7 +14,7 @@ import pytest
 from conftest import until
 
 from zmqtasks import TimeLimitExceeded, WorkerLost, current
-from zmqtasks.nodes.awaiting import AT_ONCE
+from zmqtasks.nodes.awaiting import AT_ONCE, INSISTS
 
 if TYPE_CHECKING:
     from zmqtasks import Client
@@ -121,6 +121,48 @@ def test_one_is_cancelled_and_no_other(lone: Client, tmp_path: Path) -> None:
     (tmp_path / "go").touch()
     assert len({other.result(20) for other in others}) == 1
     assert [other.attempts for other in others] == [1, 1, 1]
+
+
+def test_one_that_has_not_awaited_yet_may_clean_up_too(lone: Client, tmp_path: Path) -> None:
+    """Its process is not ended for it: soon it awaits."""
+
+    async def cleans_up(folder: str) -> None:
+        Path(folder, "go.mine").touch()
+        while INSISTS not in [thread.name for thread in threading.enumerate()]:  # it is asked to end
+            threading.Event().wait(0.001)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            Path(folder, "clean").touch()
+
+    one = lone.submit(cleans_up, str(tmp_path))
+    begun(tmp_path, 1)
+    assert one.cancel(terminate=True)
+    assert (tmp_path / "clean").exists()
+
+
+def test_one_that_lets_no_other_run_ends_with_its_process(lone: Client, tmp_path: Path) -> None:
+    """The others run again, and are not blamed."""
+
+    async def stays(folder: str, name: str) -> int:
+        await asyncio.sleep(0)
+        Path(folder, f"go.{name}").write_text(str(os.getpid()))
+        if name == "mine":
+            threading.Event().wait()
+        while not Path(folder, "go").exists():
+            await asyncio.sleep(0.01)
+        return os.getpid()
+
+    client = lone.options(max_deliveries=1)
+    others = [client.submit(stays, str(tmp_path), str(i)) for i in range(3)]
+    begun(tmp_path, 3)
+    one = lone.submit(stays, str(tmp_path), "mine")
+    begun(tmp_path, 4)
+    assert one.cancel(terminate=True)
+    assert one.state == "CANCELLED"
+    (tmp_path / "go").touch()
+    ended = (tmp_path / "go.mine").read_text()
+    assert ended not in {str(other.result(20)) for other in others}
 
 
 def test_it_may_ask_whether_it_is_wanted(lone: Client, tmp_path: Path) -> None:

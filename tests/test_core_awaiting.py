@@ -123,6 +123,17 @@ def test_one_of_many_is_ended(ends: bool) -> None:
     assert [effect.tasks[0].id for effect in effects if isinstance(effect, Settle)] == [3]
 
 
+def test_one_alone_keeps_its_process_too() -> None:
+    """A worker says that it awaits before it says that it gives nothing back: it may be asked, and is not killed."""
+    machine = Dispatcher()
+    turned(machine, (1, Joined()), (0, Submit(tasks(range(1), AWAITS))))
+    turned(machine, (0, Cancel(0, terminate=False, token="t")))
+    answers = turned(machine, (1, Slots(MANY, [], [AWAITS])), (1, Returned([])))
+    assert [effect.cancelled for effect in answers if isinstance(effect, Answer)] == [False]
+    asked = turned(machine, (0, Cancel(0, terminate=True, token="u")))
+    assert asked == [Send(1, Cancel(0, terminate=True, token=None))]
+
+
 def test_a_node_has_room_for_more_where_a_worker_awaits() -> None:
     """And names all that is under way there."""
     node = Node(2)

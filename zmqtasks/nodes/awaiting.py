@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 AT_ONCE = 100
 STEP = AT_ONCE // 4  # for so many that await other tasks there is room for as many more
 ASKING_MAX = 10_000
-STUBBORN_S = 1.0  # after its time limit a coroutine may still clean up, and then its process ends
+STUBBORN_S = (
+    1.0  # after its time limit a coroutine may still clean up; one that lets nothing else run may go on
+)
+INSISTS = "zmqtasks-insists"
 
 
 class Awaiting:
@@ -62,12 +65,13 @@ class Awaiting:
 
     def begin(self, item: Item, coroutine: Coroutine[Any, Any, Any], started: float) -> None:
         """`item` has been called, and this is what it gave."""
+        self._fns.add(item[1])
         self._items[item[0]] = item
         context = copy_context()
         context.run(CURRENT.set, item)
         task = self._loop.create_task(self._run(item, coroutine, started), context=context)
         self._tasks[item[0]] = task
-        self._loop.call_soon(self._tell)  # after its first step: it may be through then
+        self._loop.call_soon(self.tell)  # after its first step: it may be through then
 
     def turn(self) -> None:
         """Go on with all of them, until there is something else to do."""
@@ -78,10 +82,25 @@ class Awaiting:
             if self._hand:
                 return
 
+    def tell(self) -> None:
+        """Have the host send more of the kind while something awaits, and one at a time when nothing does.
+
+        From any thread: the host hears it before it hears that there is nothing to be given back, or it would end this
+        process for a task that can be ended alone.
+        """
+        with self._child.sending:
+            slots = AT_ONCE + len(self._asking) // STEP * STEP
+            room = Slots(slots, [], sorted(self._fns)) if self._items else None
+            if room != self._told:
+                self._told = room
+                self._child.send(codec.simple(room or Slots(1)))
+
     def cancel(self, id_: int) -> None:
         """From another thread: end the task of that id."""
+        begun = threading.Event()
         with contextlib.suppress(RuntimeError):  # the process ends
-            self._loop.call_soon_threadsafe(self._cancel, id_)
+            self._loop.call_soon_threadsafe(self._cancel, id_, begun)
+            threading.Thread(target=self._insist, args=(id_, begun), name=INSISTS, daemon=True).start()
 
     def has(self, id_: int) -> bool:
         """Whether the task of that id is under way."""
@@ -100,7 +119,7 @@ class Awaiting:
             )
         asking, ordinal = self._asking, item[0]
         asking[ordinal] = asking.get(ordinal, 0) + 1
-        self._tell()
+        self.tell()
         try:
             yield
         finally:
@@ -118,18 +137,9 @@ class Awaiting:
         if self._hand:
             self._loop.stop()
 
-    def _tell(self) -> None:
-        """Have the host send more of the kind while something awaits, and one at a time when nothing does."""
-        slots = AT_ONCE + len(self._asking) // STEP * STEP
-        room = Slots(slots, [], sorted(self._fns)) if self._items else None
-        if room != self._told:
-            self._told = room
-            self._child.send(codec.simple(room or Slots(1)))
-
     async def _run(self, item: Item, coroutine: Coroutine[Any, Any, Any], started: float) -> None:
         child, ordinal, more = self._child, item[0], item[4]
         limit = more.options.time_limit if more is not None and more.options is not None else None
-        self._fns.add(item[1])
         stubborn = None
         if limit is not None:
             stubborn = self._loop.call_later(limit + STUBBORN_S, self._stand_still, item)
@@ -158,10 +168,7 @@ class Awaiting:
         if outcome is not None:
             child.outbox.singles.append(outcome)
         else:
-            child.flush()
-            child.send(
-                codec.simple(Ends([Ended(ordinal, 0, 1, CANCELLED, "cancelled while it was running")]))
-            )
+            self._say_cancelled(ordinal)
         del self._items[ordinal], self._tasks[ordinal]
         self._cancelled.discard(ordinal)
         if not self._flushing:
@@ -171,19 +178,39 @@ class Awaiting:
     def _flush(self) -> None:
         self._flushing = False
         if not self._items:
-            self._tell()
+            self.tell()
             self._loop.stop()
         self._child.flush()
 
-    def _cancel(self, id_: int) -> None:
+    def _cancel(self, id_: int, begun: threading.Event) -> None:
+        begun.set()
         for ordinal, item in self._items.items():
             if item[2] == id_ and ordinal not in self._cancelled:  # once: it may take a while to clean up
                 self._cancelled.add(ordinal)
-                self._tasks[ordinal].cancel()
+                self._loop.call_soon(self._tasks[ordinal].cancel)  # behind its first step: it has an end then
+
+    def _say_cancelled(self, ordinal: int) -> None:
+        self._child.flush()
+        self._child.send(
+            codec.simple(Ends([Ended(ordinal, 0, 1, CANCELLED, "cancelled while it was running")]))
+        )
 
     def _stand_still(self, item: Item) -> None:
         """It does not stop: as one that never awaits it keeps this process, which is ended for it."""
         self.step(item, threading.Event().wait)
+
+    # ---- on a thread of its own ----------------------------------------------------------------------------------
+
+    def _insist(self, id_: int, begun: threading.Event) -> None:
+        """Where the task of that id keeps the loop from ending it, it ends with this process; the others run again."""
+        child = self._child
+        while not begun.wait(STUBBORN_S) and self.has(id_):
+            with child.sending:
+                ordinal = child.claim[ORDINAL]
+                item = self._items.get(ordinal)
+                if item is not None and item[2] == id_:
+                    self._say_cancelled(ordinal)
+                    os._exit(0)
 
     # ---- steps ---------------------------------------------------------------------------------------------------
 

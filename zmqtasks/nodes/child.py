@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from zmqtasks.nodes.yields import Yields
 
 FLUSH_S = 0.002
-GOES_ON = frozenset(
-    {AsyncGeneratorType, CoroutineType, GeneratorType}
-)  # what is called is not through with that
+GOES_ON = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})  # results that are yet to be run
 LIMITED_FLUSH_S = 0.0002  # of a span with a time limit: what is finished and not sent goes with its process
 
 
@@ -66,7 +64,7 @@ class Child:
         for poll in (self._poll, self._peek):
             poll.register(self.data, select.POLLIN)
         self._reading = threading.Lock()  # of the data socket
-        self._sending = threading.RLock()  # outcomes, and whatever else goes out on the data socket
+        self.sending = threading.RLock()  # outcomes, and whatever else goes out on the data socket
         self.traces = Traces(self._task_name, log_level, lambda progress: self.send(codec.simple(progress)))
 
     def _task_name(self) -> str:
@@ -262,7 +260,7 @@ class Child:
             span.begin(function, more.attempt)
         except BaseException as error:  # noqa: BLE001 - no item can run
             payload, _ = self.failed(error)
-            with self._sending:
+            with self.sending:
                 for at in range(first, span.limit):
                     outbox.fail_item(at, payload)
                 outbox.end_span()
@@ -271,7 +269,7 @@ class Child:
         while True:
             claim[1] = index
             if index >= span.limit:
-                with self._sending:  # a recall in the making may have put the limit low for a moment
+                with self.sending:  # a recall in the making may have put the limit low for a moment
                     if index >= span.limit:
                         outbox.end_span()
                         break
@@ -281,7 +279,7 @@ class Child:
                 append(function(*items[index]) if star else function(items[index]))
             except BaseException as error:  # noqa: BLE001 - whatever an item raises is its outcome
                 payload, ask = self.failed(error)
-                with self._sending:
+                with self.sending:
                     outbox.fail_item(index, payload, ask)
             if limited:
                 claim[SINCE] = 0
@@ -334,12 +332,12 @@ class Child:
 
     def send(self, message: wire.Message) -> None:
         """`message` to the host, on the data socket."""
-        with self._sending:
+        with self.sending:
             self.data.send(message)
 
     def flush(self) -> None:
         """Send the outcomes that are there."""
-        with self._sending:
+        with self.sending:
             self._flushed = perf_counter()
             for done in self.outbox.take():
                 self.data.send(codec.done(done))
@@ -350,8 +348,10 @@ class Child:
             self._read()
             while self._peek.poll(0):
                 self._read()
+        if self.awaiting is not None:
+            self.awaiting.tell()
         rest: list[tuple[int, int, int]] = []
-        with self._sending:
+        with self.sending:
             while True:
                 try:
                     ordinal, _, _, _, more = self._hand.pop()
