@@ -181,6 +181,20 @@ def test_a_worker_that_waits_for_something_above_takes_no_slot_until_that_is_set
     assert not rig.node.machine.waits.elsewhere
 
 
+def test_what_takes_the_place_of_a_task_comes_from_the_worker_that_runs_it() -> None:
+    rig = Rig(workers=2, slots=1)
+    rig.hear(Run(0, [single(10)]))
+    assert rig.node.runs_at(1, [10])
+    assert rig.node.runs_at(2, []), "for nobody's place"
+    assert not rig.node.runs_at(2, [10])
+    assert not rig.node.runs_at(1, [10, 11])
+    rig.say(1, Lost("gone", ordinal=0))
+    assert rig.node.runs_at(2, [10])
+    assert not rig.node.runs_at(1, [10]), "a word of the lost one that comes late would push out the other's"
+    rig.say(2, Done(0, [b"a"]))
+    assert not rig.node.runs_at(2, [10])
+
+
 # ---- lanes ----------------------------------------------------------------------------------------------------------
 
 

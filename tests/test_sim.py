@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from sim import Sim, first_failure
@@ -14,6 +17,7 @@ from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FAILED, SUCCEEDED, UPSTR
 SEEDS = int(os.environ.get("ZMQTASKS_SIM_SEEDS", "300"))
 FLOW_SEEDS = int(os.environ.get("ZMQTASKS_SIM_SEEDS", "1000"))  # of worlds with workflows
 CHUNK = 50
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.timeout(300)
@@ -45,6 +49,25 @@ def test_a_seed_is_always_the_same_world(nodes: bool) -> None:
     assert runs[0].events == runs[1].events
     assert runs[0].truth.final == runs[1].truth.final
     assert runs[0].now == runs[1].now
+
+
+@pytest.mark.parametrize("what", ["--flows", "--flows --nodes", "--pipeline", "--pipeline --nodes"])
+def test_a_seed_is_the_same_in_any_process(what: str) -> None:
+    """Whatever the order of sets and the addresses of objects are there."""
+    command = [sys.executable, "-m", "tests.sim", "--seeds", "15", "--digest", *what.split()]
+    said = {
+        subprocess.run(
+            command,
+            env={**os.environ, "PYTHONHASHSEED": salt},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[-1]
+        for salt in ("0", "1")
+    }
+    assert len(said) == 1
+    assert len(said.pop()) == 32
 
 
 def test_the_workflows_have_all_that_may_happen() -> None:

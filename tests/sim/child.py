@@ -347,6 +347,7 @@ class Child:
             return
         sim, entry = self.sim, self.current
         self.lost = True
+        sim.truth.losses += 1
         ordinal, item = -1, 0
         if entry is not None and not lives_on:  # else nobody knows what it ran
             ordinal, item = entry.ordinal, self.claimed_item
@@ -371,9 +372,10 @@ class Child:
 
     def go_down(self, *, lives_on: bool) -> None:
         """With its node: nobody says what ran."""
+        truth = self.sim.truth
+        truth.losses += not self.lost
         self.lost = True
         self.alive = self.alive and lives_on
-        truth = self.sim.truth
         truth.running -= {id_ for id_ in self.started if truth.where.get(id_) is self}
 
     @property

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from .truth import Final
 
 CLIENT = 0
+LAPSED = (
+    -1
+)  # in front of a member's failure, as the tasks behind a join see it: a number, for their values come of it
 Node = tuple[Any, ...]  # ("call", spec), ("span", spec), ("chain", nodes), ("group", failure, nodes)
 
 
@@ -258,7 +261,7 @@ class Flows:
         found: list[Any] = []
         for value in payload.values:
             if isinstance(value, Lapse):
-                found.append(("lapse", value.id, value.state))
+                found.append((LAPSED, value.id, value.state))
             elif value.index < 0:
                 found.append(self.opened(value.payload))
             else:
@@ -274,7 +277,7 @@ class Flows:
         final, work = self.sim.truth.final, self.sim.work
         ids = self.sim.work.spec_of[id_][0].needs if joint.failure == "catch" else joint.members
         return tuple(
-            work.value(each) if final[each].state == SUCCEEDED else ("lapse", each, final[each].state)
+            work.value(each) if final[each].state == SUCCEEDED else (LAPSED, each, final[each].state)
             for each in ids
         )
 

@@ -105,7 +105,8 @@ class NodeHost(Host):
 
     def _receive(self, peer: int, message: Any) -> None:
         if isinstance(message, Submit) and message.instead:
-            self.say(message)
+            if self.machine.runs_at(peer, message.instead.values()):
+                self.say(message)
             return
         if isinstance(message, Submit):
             self.sim.note(f"{self.name}{peer:4} submits {[task.id for task in message.tasks]}")

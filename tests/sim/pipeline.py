@@ -49,7 +49,12 @@ class PipeSim:
     """One seed. `nodes`: the workers are `Node`s with modelled children."""
 
     def __init__(
-        self, seed: int, core: PipeCore = PIPE_CORE, *, nodes: bool = False, trace: bool = False
+        self,
+        seed: int,
+        core: PipeCore = PIPE_CORE,
+        *,
+        nodes: bool = False,
+        trace: Callable[[str], object] | None = None,
     ) -> None:
         self.worker = NodeWorker if nodes else Worker
         self.seed = seed
@@ -79,8 +84,8 @@ class PipeSim:
 
     def note(self, text: str) -> None:
         """For the reader of a seed."""
-        if self.trace:
-            print(f"{self.now * 1e3:10.3f} ms {text}")  # noqa: T201 - a program too
+        if self.trace is not None:
+            self.trace(f"{self.now * 1e3:10.3f} ms {text}")
 
     def run(self) -> None:
         """Both phases; `Wrong` if anything is."""

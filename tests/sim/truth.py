@@ -68,6 +68,7 @@ class Truth:
         self.unwanted: dict[int, float] = {}  # by id, since when
         self.listeners: dict[int, Child] = {}
         self.given_up = 0
+        self.losses = 0  # of children, for whatever reason: what they had in hand is handed out anew
 
     def excuse(self, child: Child) -> None:
         """What it has started may start again elsewhere: it was lost."""

@@ -24,6 +24,9 @@ class Blob:
     def __len__(self) -> int:
         return self.size
 
+    def __repr__(self) -> str:  # without an address: what a seed says is always the same
+        return f"Blob({self.size})"
+
 
 @dataclass(slots=True)
 class Spec:

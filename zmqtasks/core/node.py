@@ -16,6 +16,7 @@ from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.effects import Answer, Effect, Record, Send, Settle
 from zmqtasks.messages import (
     FAILED,
+    LEASED,
     SUCCEEDED,
     Answered,
     Ask,
@@ -129,6 +130,15 @@ class Node:
     def submitted(self, ids: Iterable[int]) -> None:
         """Tasks of this node have submitted these: they are pending above."""
         self.machine.waits.elsewhere.update(ids)
+
+    def runs_at(self, peer: int, ids: Iterable[int]) -> bool:
+        """Whether `peer` runs all of these: only then what it submits for their place is for anybody above.
+
+        Of a worker that is lost it may be heard too late, when another one runs them: above they have one place, here,
+        and the word of the one would push out what the other has submitted.
+        """
+        tasks = map(self.machine.ledger.find, ids)
+        return all(task is not None and task.state == LEASED and task.peer == peer for task in tasks)
 
     def settled(self, ids: Iterable[int]) -> None:
         """These, submitted here, are settled above; whoever waits for one goes on."""

@@ -64,6 +64,8 @@ class Stay(Household):
     def _submit(self, peer: int, message: wire.Arrived) -> None:
         """A task submits: that is the broker's to deal."""
         submit = self._asks.submit(peer, message)
+        if not self.node.runs_at(peer, submit.instead.values()):
+            return
         new = {task.fn for task in submit.tasks} - self._told
         self._told |= new
         functions: wire.Functions = [self._asked.by_number[number] for number in new]
