@@ -314,7 +314,9 @@ def test_a_task_that_writes_into_its_links(lone: Client, garbage: str) -> None:
                     os.write(file, noise)
 
     future = lone.submit(write, GARBAGE[garbage])
-    assert future.exception(10) is None or isinstance(future.exception(), WorkerLost)
+    assert future.exception(30) is None or (
+        isinstance(future.exception(), WorkerLost) and future.attempts == 3
+    )
     assert lone.gather([lone.submit(abs, index) for index in range(20)]) == list(range(20))
 
 

@@ -268,11 +268,11 @@ def test_an_argument_is_json_where_it_is_json(text: str, value: Any) -> None:
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda below: st.lists(below) | st.dictionaries(st.text(), below),
-    max_leaves=20,
+    max_leaves=8,
 )
 
 
-@given(st.lists(JSON))
+@given(st.lists(JSON, max_size=3))
 def test_arguments_in_json_arrive_as_they_are(values: list[Any]) -> None:
     assert json_or_text(map(json.dumps, values)) == values
 

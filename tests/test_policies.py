@@ -335,14 +335,21 @@ def test_whatever_it_does_it_is_ended_at_its_limit_and_its_neighbour_is_not(
 ) -> None:
     neighbour = client.submit(wait_at, gate.path, os.getpid())
     until(gate.arrived)
-    future = client.options(time_limit=LIMIT_S).submit(OVERRUNS[way], log, gate.path)
-    error = future.exception(30)
-    now = monotonic()
-    assert isinstance(error, TimeLimitExceeded)
-    assert isinstance(error, TimeoutError)
-    assert "longer than 0.3 s" in str(error)
-    assert (future.state, future.attempts) == (State.FAILED, 1)
-    ((pid, began),) = runs(log)
+
+    def overrun() -> list[list[str]]:
+        """It began; on a busy machine it may be over before that."""
+        nonlocal now
+        future = client.options(time_limit=LIMIT_S).submit(OVERRUNS[way], log, gate.path)
+        error = future.exception(30)
+        now = monotonic()
+        assert isinstance(error, TimeLimitExceeded)
+        assert isinstance(error, TimeoutError)
+        assert "longer than 0.3 s" in str(error)
+        assert (future.state, future.attempts) == (State.FAILED, 1)
+        return runs(log)
+
+    now = 0.0
+    ((pid, began),) = until(overrun)
     assert now - float(began) < LIMIT_S + BOUND_S + BUSY_S
     assert has_ended(int(pid))
     gate.open()
@@ -364,7 +371,7 @@ def test_it_is_over_within_the_bound(client: Client, log: Path) -> None:
 
 
 def test_near_the_limit_nobody_else_is_hit(client: Client, log: Path) -> None:
-    """Tasks that take about as long as they may, each beside one without a limit that takes as long."""
+    """Tasks that take about as long as they may, some far less or more, each beside one without a limit."""
 
     def task(index: int, seconds: float) -> int:
         note(log, index)
@@ -375,7 +382,8 @@ def test_near_the_limit_nobody_else_is_hit(client: Client, log: Path) -> None:
     futures = []
     for index in range(0, 160, 2):
         seconds = 0.025 + index / 160 * 0.01
-        futures += [limited.submit(task, index, seconds), free.submit(task, index + 1, seconds)]
+        other = {0: 0.0, 8: 30.0}.get(index % 16, seconds)
+        futures += [limited.submit(task, index, other), free.submit(task, index + 1, seconds)]
     outcomes = Counter[str]()
     for index, future in enumerate(futures):
         error = future.exception(60)
@@ -387,7 +395,7 @@ def test_near_the_limit_nobody_else_is_hit(client: Client, log: Path) -> None:
     ended = {index for index, future in enumerate(futures) if future.state is State.FAILED}
     assert set(range(160)) - ran.keys() <= ended  # the limit is for the loading too
     assert outcomes["NoneType"] > 80
-    assert outcomes["TimeLimitExceeded"] > 5
+    assert outcomes["TimeLimitExceeded"] >= 10
 
 
 def test_of_a_map_the_item_that_overruns_is_ended(client: Client) -> None:

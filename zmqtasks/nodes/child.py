@@ -107,9 +107,8 @@ class Child:
                 if self.awaiting is not None and self.awaiting.some:
                     continue  # what had come was given back
                 self.item = None
-                self.flush()  # a task that has broken the link is still in the claim, or it would run for ever
-                claim[0] = -1
-                self._receive()
+                self.flush()
+                self._receive()  # with the claim as it is: a task that has broken the links is to blame for that
                 continue
             more = item[4]
             if more is not None and more.count:

@@ -25,7 +25,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from zmqtasks.nodes import birth
-from zmqtasks.nodes.claim import ITEM, Claims
+from zmqtasks.nodes.claim import ITEM, ORDINAL, SINCE, Claims
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -125,7 +125,8 @@ class Server:
                 if hasattr(os, "waitid") and os.waitid(os.P_PID, pid, _STANDS) is not None:
                     break
                 select.select([], [], [], 0.001)
-            if tuple(self._claims.of(index))[: ITEM + 1] == (ordinal, item):
+            claim = self._claims.of(index)
+            if (claim[ORDINAL], claim[ITEM]) == (ordinal, item) and claim[SINCE]:
                 kill_group(pid)
             else:
                 with contextlib.suppress(OSError):
