@@ -92,6 +92,8 @@ class Proxy:
         """Bytes taken from clients: counted before they are passed on, so what has arrived has been counted."""
         self.bytes_from_target = 0
         """Bytes taken from the target, counted likewise."""
+        self.breaks_after = 0
+        """After so many bytes more the connection that brings the last of them is reset, once; 0: that is off."""
         self.connections = 0
         """Connections taken from clients, ever."""
         self.connections_to_target = 0
@@ -266,6 +268,10 @@ class Proxy:
             self.bytes_to_target += len(chunk)
         else:
             self.bytes_from_target += len(chunk)
+        if self.breaks_after:
+            self.breaks_after = max(0, self.breaks_after - len(chunk))
+            if not self.breaks_after:
+                raise ConnectionResetError("as asked for")
         other.held = chunk
         end.silent = not chunk
         if self._bytes_per_s:

@@ -113,21 +113,11 @@ def test_a_cut_in_the_middle_of_a_message(fleet: Fleet, proxy: Proxy, whose: str
     fleet.wait_for(client, 1)
     assert client.submit(abs, -1).result(20) == 1
     size = 64 * MB
-    # From a client to its broker and from there to a worker is there.
-    to_broker = (whose, way) in (("client", "there"), ("worker", "back"))
-
-    def passed() -> int:
-        return proxy.bytes_to_target if to_broker else proxy.bytes_from_target
-
-    before = passed()
+    proxy.breaks_after = 4 * MB
     future = client.submit(len, bytes(size)) if way == "there" else client.submit(bytes, size)
-    until(lambda: passed() > before + 4 * MB, every_s=0.0005)
-    proxy.cut()
-    cut_at = passed() - before
-    proxy.heal()
     value = future.result(40)
     assert (value if way == "there" else len(value)) == size
-    assert cut_at < size, "it was through"
+    assert proxy.connections_to_target == 2
     assert client.submit(abs, -2).result(20) == 2
 
 
@@ -136,10 +126,10 @@ def test_what_takes_longer_than_anybody_may_be_silent_arrives(
     monkeypatch: pytest.MonkeyPatch, whose: str, way: str
 ) -> None:
     monkeypatch.setattr("zmqtasks.nodes.dealer.HEARTBEAT_S", 0.2)
-    monkeypatch.setattr("zmqtasks.nodes.dealer.SILENCE_S", 1.0)
+    monkeypatch.setattr("zmqtasks.nodes.dealer.SILENCE_S", 2.0)
     with (
-        Fleet(silence_s=1.0) as fleet,
-        Proxy(("127.0.0.1", int(fleet.address.rpartition(":")[2])), bytes_per_s=8 * MB) as proxy,
+        Fleet(silence_s=2.0) as fleet,
+        Proxy(("127.0.0.1", int(fleet.address.rpartition(":")[2])), bytes_per_s=6 * MB) as proxy,
     ):
         fleet.start_node(1, proxy.address if whose == "worker" else None)
         client = fleet.client(proxy.address if whose == "client" else None)

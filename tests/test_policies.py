@@ -419,10 +419,11 @@ def test_a_limit_is_a_failure_that_may_be_retried(client: Client, log: Path, on:
             threading.Event().wait(60)
         return "value"
 
-    future = client.options(time_limit=0.5, retry=Retry(1, on=on, delay=0)).submit(task)
+    future = client.options(time_limit=1, retry=Retry(1, on=on, delay=0)).submit(task)
     if on is ValueError:
         assert isinstance(future.exception(30), TimeLimitExceeded)
-        assert len(runs(log)) == 1
+        assert future.attempts == 1
+        assert len(runs(log)) <= 1  # on a busy machine it may be over before it says so
     else:
         assert future.result(30) == "value"
         assert future.attempts == 2
