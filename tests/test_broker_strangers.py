@@ -304,6 +304,13 @@ def test_memory_for_what_is_announced_is_taken_as_it_comes(fleet: Fleet, good: C
     assert good.submit(abs, -1).result(20) == 1
 
 
+def test_who_is_to_be_heard_often_is_told_so() -> None:
+    with Fleet(silence_s=0.5) as fleet:
+        about = enter("worker", slots=1)
+        with admitted(fleet, "worker", about, anew=False) as (_, welcome):
+            assert welcome.beat_s <= 0.5 / 3
+
+
 def test_two_keys_with_one_word_for_their_sessions(fleet: Fleet, good: Client) -> None:
     about = enter("client", session="same")
     with admitted(fleet, "client", about) as (one, first), admitted(fleet, "client", about) as (two, second):

@@ -31,7 +31,7 @@ import zmqtasks
 from zmqtasks import messages, payload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 NAME = "test_concurrent_futures"
 ROOMS = {  # where a thing is, from Python 3.12 on; before, all was one module
@@ -91,6 +91,13 @@ class ClientMixin(CPYTHON["ExecutorMixin"].ExecutorMixin):  # type: ignore[misc,
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
         self.folder = tmp_path
+
+    @pytest.fixture(autouse=True)
+    def _collects_its_own(self) -> Iterator[None]:
+        """These tests have all collected, again and again: what was there before need not be looked at."""
+        gc.freeze()
+        yield
+        gc.unfreeze()
 
     def get_context(self) -> None:
         """Return no context of multiprocessing."""

@@ -275,7 +275,7 @@ def stopped_client(fleet: Fleet, gate: Gate, nbytes: int) -> Iterator[subprocess
 def test_a_client_that_is_stopped_for_a_while_has_all_its_results(tmp_path: Path) -> None:
     with (
         Gate(tmp_path) as gate,
-        Fleet(nodes=1, silence_s=0.5) as fleet,
+        Fleet(nodes=1, silence_s=1.5) as fleet,
         fleet.client() as other,
         stopped_client(fleet, gate, 1000) as process,
     ):

@@ -32,6 +32,7 @@ from zmqtasks.nodes.inspection import Inspection
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mail, Mailbox, Monitor
 from zmqtasks.nodes.requests import Requests
+from zmqtasks.nodes.sockets import BEATS
 from zmqtasks.nodes.visitor import Session, Visitor
 from zmqtasks.nodes.zap import LOOK_S, Authenticator, keypair, secure_server, user_of
 
@@ -83,7 +84,9 @@ class Broker:
             self._context.destroy(0)
             self._loop.close()
             raise
-        self._guests = Guests(self.cluster_id, self._mailbox, self._dispatcher, away_s)
+        self._guests = Guests(
+            self.cluster_id, self._mailbox, self._dispatcher, away_s=away_s, beat_s=silence_s / BEATS
+        )
         site = BrokerSite(self._dispatcher, self._guests, self._results, self._catalog, self.journal.name)
         inspection = Inspection(lambda: self._dispatcher, site, self.cluster_id)
         self._requests = Requests(

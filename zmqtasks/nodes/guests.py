@@ -19,18 +19,19 @@ from zmqtasks.nodes.visitor import Session, Visitor
 from zmqtasks.nodes.zap import User
 from zmqtasks.options import Options
 
-BEAT_S = 1.0  # how often a node says that it is there
-
 _log = logging.getLogger("zmqtasks")
 
 
 class Guests:
     """The visitors of a broker. What they say beside who they are is not heard here.
 
-    `away_s`: how long a client may be away that has nothing pending, and still be known when it is back.
+    `away_s`: how long a client may be away that has nothing pending, and still be known when it is back. `beat_s`: how
+    often a node is to say that it is there.
     """
 
-    def __init__(self, cluster_id: str, mailbox: Mailbox, dispatcher: Dispatcher, away_s: float) -> None:
+    def __init__(
+        self, cluster_id: str, mailbox: Mailbox, dispatcher: Dispatcher, *, away_s: float, beat_s: float
+    ) -> None:
         self.lanes = Lanes()
         self.by_route: dict[bytes, Visitor] = {}
         self.nodes: dict[int, Visitor] = {}  # by number
@@ -42,6 +43,7 @@ class Guests:
         self.left: list[Visitor] = []  # who have left since somebody looked
         self.gone: list[int] = []  # sessions of clients that submit no more, since then
         self._away_s = away_s
+        self._beat_s = beat_s
         self._cluster_id = cluster_id
         self._mailbox = mailbox
         self._dispatcher = dispatcher
@@ -93,7 +95,7 @@ class Guests:
             session.visitor, session.python, session.patient = visitor, about.python, about.patient
             visitor.session, visitor.number = session, session.number
         self.by_route[mail.sender] = self._by_descriptor[descriptor] = visitor
-        self.tell(visitor, visit.Welcome(self._cluster_id, visitor.number, taken, self.slots, BEAT_S))
+        self.tell(visitor, visit.Welcome(self._cluster_id, visitor.number, taken, self.slots, self._beat_s))
         return confirmed
 
     @property

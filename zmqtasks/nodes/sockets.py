@@ -11,6 +11,7 @@ from zmqtasks.keys import KeyStore, is_ipv6, is_on_this_machine, require_safe_bi
 from zmqtasks.nodes.zap import DOMAIN, WORKERS, Authenticator, keypair, secure_server, user_of
 
 SILENCE_S = 5.0  # after which a connection counts as gone
+BEATS = 5  # how often, within the time after which its silence counts, a worker says that it is there
 LINGER_MS = 500
 
 _ADDRESS = re.compile(r"ipc://.+|tcp://(\[[^\[\]]+\]|[^\[\]:/\s]+):(\d{1,5}|\*)")

@@ -32,13 +32,13 @@ from zmqtasks.nodes.intake import Far, FarIntake, Intake, OwnIntake
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mailbox
 from zmqtasks.nodes.own import OwnWorker
-from zmqtasks.nodes.sockets import SILENCE_S, Sockets, endpoint
+from zmqtasks.nodes.sockets import BEATS, SILENCE_S, Sockets, endpoint
 from zmqtasks.nodes.window import Unheard, Window
 from zmqtasks.options import Options
 from zmqtasks.stream.present import Present
 
 SINK_PATIENCE_S = 3.0  # what a sink that is gone may take to come back when the run is to end
-BEAT_S = 1.0  # how often a worker says that it is there
+LOOK_S = 1.0  # how often it is looked whether all is well where nothing is due
 PIPE_HWM = 2  # batches that wait for a worker here; so many more wait there
 PIPE_BYTES = 256 << 10  # what the kernel may hold of them
 RETRY_S = 0.05  # a pipe that was full is tried again, whatever it says
@@ -201,7 +201,7 @@ class VentilatorNode:
             self._own.leave()
 
     def _wait_for(self, done: threading.Event) -> None:
-        while self._thread.is_alive() and not done.wait(BEAT_S):
+        while self._thread.is_alive() and not done.wait(LOOK_S):
             pass
 
     def _say(self, word: Any) -> None:
@@ -304,7 +304,7 @@ class VentilatorNode:
             self.window.end()
         self.window.offer(stream.wanted - sum(1 for word in list(self._words) if type(word) is Feed))
         times = [stream.next_deadline(), now + RETRY_S if full else None]
-        return min([time for time in times if time is not None], default=now + BEAT_S)
+        return min([time for time in times if time is not None], default=now + LOOK_S)
 
     def _has_ended(self, now: float) -> bool:
         """Whether nothing more comes of the run."""
@@ -350,7 +350,9 @@ class VentilatorNode:
     def _admit(self) -> None:
         target, intake = self._target, self._intake
         addresses = endpoint(self._pipe.socket), intake.address
-        about = visit.Admit(self._pipeline, *addresses, intake.key, target.name, target.function, BEAT_S)
+        about = visit.Admit(
+            self._pipeline, *addresses, intake.key, target.name, target.function, SILENCE_S / BEATS
+        )
         for number in self._outside:
             self._door.tell(number, about)
         self._outside = set()
