@@ -234,6 +234,17 @@ def test_the_second_signal_gives_back_all(
     assert world.here("result", task, "--wait", "--broker", address)[1] == '"ended"\n'
 
 
+def test_what_a_stopped_worker_gives_back_it_was_not_lost_with(world: World, address: str) -> None:
+    task = submitted(world, address, "jobs:begins", str(world.folder), "--max-deliveries", "1")
+    for _ in range(2):
+        worker = world.worker(address, "-c", "1")
+        world.begun()
+        worker.signal(signal.SIGQUIT)
+        assert worker.wait() == 131
+        (world.folder / "begun").unlink()
+    assert explained(world, address, task)["state"] == "QUEUED"
+
+
 def test_a_warm_stop_takes_no_longer_than_it_may(world: World, address: str) -> None:
     worker, task, _ = busy(world, address, "--shutdown-timeout", "200ms")
     worker.signal(signal.SIGTERM)

@@ -20,9 +20,11 @@ from zmqtasks.messages import (
     Joined,
     Lost,
     Part,
+    Recall,
     Returned,
     Run,
     Running,
+    Slots,
     Submit,
     Task,
 )
@@ -64,6 +66,23 @@ def single(id_: int, fn: int = LONG, **options: object) -> Task:
 
 def ends(effects: list[object]) -> dict[int, int]:
     return {task.id: e.state for e in effects if isinstance(e, Settle) for task in e.tasks}
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+def test_whoever_is_stopped_counts_for_none_of_its_tasks(*, awaits: bool) -> None:
+    node = Node(1)
+    node.receive(1, Joined(), 100.0)
+    node.receive(ABOVE, Run(7, [single(1, max_deliveries=1)]), 100.0)
+    if awaits:
+        node.receive(1, Slots(2, [], [LONG]), 100.0)
+    node.turn(100.0)
+    node.leave(100.1)
+    node.turn(100.1)
+    node.receive(1, Lost("it was stopped", -1 if awaits else 0, innocent=True), 100.2)
+    node.receive(ABOVE, Recall(), 100.2)
+    up = [effect.message for effect in node.turn(100.2) if isinstance(effect, Send) and effect.peer == ABOVE]
+    assert [message for message in up if type(message) is Returned] == [Returned([(7, 0, 1)], [])]
+    assert node.idle
 
 
 def test_what_ends_its_node_each_time_is_dead_and_nothing_else_is() -> None:

@@ -294,11 +294,15 @@ class Resumed(msgspec.Struct, array_like=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """A worker is gone. `ordinal` was running, -1 if nothing was; of a span, `item` (counted from its payload's)."""
+    """A worker is gone. `ordinal` was running, -1 if nothing was; of a span, `item` (counted from its payload's).
+
+    `innocent`: it was ended, and for none of its tasks: no delivery is counted.
+    """
 
     reason: str
     ordinal: int = -1
     item: int = 0
+    innocent: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ class Losses:
             leases = [(task.ordinal, task.offset) for task in back]
         for lease in leases:
             if (culprit := self._find(back, *lease)) is not None:
-                work += self._blame(peer, back, culprit, lease, message.reason, now)
+                work += self._blame(peer, back, culprit, lease, message, now)
         self._ledger.requeue(back, f"its worker was lost: {message.reason}")
         self._ledger.deliver(work, now)
 
@@ -61,21 +61,22 @@ class Losses:
         return culprit
 
     def _blame(
-        self, peer: Peer, back: list[Task], culprit: Task, lease: tuple[int, int], reason: str, now: float
+        self, peer: Peer, back: list[Task], culprit: Task, lease: tuple[int, int], message: Lost, now: float
     ) -> list[Delivery]:
         culprit.attempt += not peer.is_node
-        culprit.deliveries += 1
-        state = LEASED
+        culprit.deliveries += not message.innocent
+        state, reason = LEASED, message.reason
         if peer.ending == culprit.id:
             state, reason = CANCELLED, "cancelled while it was running"
             self._cancels.answer_ended(peer, culprit.id)
         elif peer.doomed == lease:
-            culprit.deliveries -= 1  # it was not lost
+            culprit.deliveries -= not message.innocent  # it was not lost
             state, reason = FAILED, text_of(culprit)
         elif culprit.deliveries >= culprit.options.max_deliveries:
             state = DEAD
         if state == LEASED:
-            self._ledger.records.append(Record(DELIVERED, [culprit]))
+            if not message.innocent:
+                self._ledger.records.append(Record(DELIVERED, [culprit]))
             return []
         back.remove(culprit)
         ask = ask_of(culprit) if state == FAILED else None

@@ -9,7 +9,7 @@ from zmqtasks import codec, wire
 from zmqtasks.catalog import Catalog
 from zmqtasks.core.effects import End, Look, Send
 from zmqtasks.core.node import ABOVE, Node
-from zmqtasks.messages import Beat, Joined, Leaving, Recall, Run
+from zmqtasks.messages import Beat, Joined, Leaving, Lost, Recall, Run
 from zmqtasks.nodes.children import Children, Heard
 from zmqtasks.nodes.crew import ChildLink
 from zmqtasks.nodes.dealer import Dealer
@@ -136,6 +136,8 @@ class Household(ABC):
             for child, heard, lost in self.children.ended(file):
                 self._hear_all(heard, now)
                 self.child_lost(child.peer)
+                if self._gives_up:
+                    lost = Lost("it was stopped", lost.ordinal, lost.item, innocent=True)
                 self.node.receive(child.peer, lost, now)
 
     def _hear_all(self, messages: list[Heard], now: float) -> None:
