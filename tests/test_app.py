@@ -267,6 +267,45 @@ def test_tasks_of_a_module_go_by_reference(shop: ModuleType) -> None:
     assert cloudpickle.loads(cloudpickle.dumps(shop.counter)) is shop.counter
 
 
+def test_tasks_are_chained_where_nothing_but_the_app_was_imported(run_python: RunPython) -> None:
+    script = """
+from zmqtasks import App
+
+app = App("main")
+
+@app.task
+def add(a: int, b: int) -> int:
+    return a + b
+
+print((add.s(1, 2) | add.s(3)).apply())
+"""
+    assert run_python("-c", script).stdout == "6\n"
+
+
+def test_tasks_of_the_main_module_are_pickled_too(run_python: RunPython) -> None:
+    """There the task has taken its function's name, by which `pickle` would look for that."""
+    script = """
+import pickle
+from zmqtasks import App, group
+
+app = App("main")
+
+@app.task
+def countdown(n: int) -> int:
+    return countdown(n - 1) if n else 0
+
+made = group([countdown.s(3), countdown.s(4)]) | countdown.s().set(priority=3)
+sent = pickle.dumps((made, app))
+assert pickle.loads(sent) == (made, app)
+assert pickle.loads(sent)[1] is app
+print(sent.hex())
+"""
+    loads = "import pickle; made, app = pickle.loads(bytes.fromhex(input())); print(made.header.apply(), app)"
+    sent = run_python("-c", script)
+    there = run_python("-c", loads, stdin=sent.stdout)
+    assert (there.stdout, there.stderr) == ("[0, 0] <app 'main' at this machine>\n", "")
+
+
 def test_a_class_keeps_what_it_has_between_calls(shop: ModuleType, app: App) -> None:
     """There is one instance a process."""
     pids, counts = zip(*(shop.counter.delay(2).result() for _ in range(3)), strict=True)

@@ -127,6 +127,15 @@ def test_one_signature_used_many_times_is_many_tasks(shared_client: Client, tmp_
     assert sorted(log.read_text().split()) == ["x"] * 5 + ["y"] * 2
 
 
+def test_workflows_are_arguments_too(client: Client) -> None:
+    """Whoever opens one may not have heard of any before."""
+
+    def runs(workflow: Any) -> Any:
+        return workflow.apply()
+
+    assert client.submit(runs, group([signature(abs, -1)]) | signature(sum)).result(30) == 1
+
+
 def test_futures_are_arguments_anywhere(shared_client: Client) -> None:
     seven = shared_client.submit(abs, -7)
     made = shared_client.run(group(s(abs, -1), s(abs, -2)))

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any, assert_type
 
 from zmqtasks import App, Client, Future, Retry, Task, current
-from zmqtasks.flow import Signature
+from zmqtasks.workflow import Signature
 
 app = App("typed", broker="tcp://127.0.0.1:5555", workers=2)
 App()  # E: too few

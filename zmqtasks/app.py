@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
-from zmqtasks.named import Named, unknown
+from zmqtasks.named import unknown
 from zmqtasks.names import NAMED
 from zmqtasks.nodes import child
 from zmqtasks.options import Retry, checked
 from zmqtasks.task import Task, linked
+from zmqtasks.whole import Whole
 
 if TYPE_CHECKING:
     from zmqtasks.client import Client
@@ -35,7 +36,7 @@ class Runs(Protocol[P, R_co]):
         """Do it."""
 
 
-class App(Named):
+class App(Whole):
     """Tasks by name, and a client for them, made when the first is submitted, one a process.
 
     `broker`: its address, as `Client` takes it; None: workers of this machine, unless `ZMQTASKS_BROKER` says otherwise.

@@ -1,4 +1,4 @@
-"""A call as a value, and what all workflows can do."""
+"""What all workflows can do."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import msgspec
 
 from zmqtasks import shape
-from zmqtasks.names import NAMED, TaskLike, called, found, is_task, name_in
+from zmqtasks.drawing import mermaid
+from zmqtasks.names import NAMED, TaskLike, called, found, is_task
 from zmqtasks.options import checked
+from zmqtasks.workflow_json import from_json, to_json
 
 if TYPE_CHECKING:
     from zmqtasks.future import Future
 
-__all__ = ["NAMED", "Policy", "Signature", "TaskLike", "Workflow", "workflows"]
+__all__ = ["NAMED", "Policy", "TaskLike", "Workflow", "workflows"]
 
 
 Policy = Literal["fail_fast", "wait", "collect"]
@@ -122,7 +124,7 @@ class Workflow(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         Retries follow at once.
         """
-        from zmqtasks.locally import value_of
+        from zmqtasks.locally import value_of  # with asyncio, for which most have no use
 
         return value_of(self)
 
@@ -130,21 +132,15 @@ class Workflow(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def to_mermaid(self) -> str:
         """A flowchart of it, in the language of mermaid."""
-        from zmqtasks.drawing import mermaid
-
         return mermaid(self)
 
     def to_json(self) -> str:
         """It as JSON; `NotJson`, naming what and where, if something in it has no place there."""
-        from zmqtasks.workflow_json import to_json
-
         return to_json(self)
 
     @staticmethod
     def from_json(text: str | bytes) -> Workflow:
         """The workflow that `to_json` has written; `BadInputError` for what is none, or of another version."""
-        from zmqtasks.workflow_json import from_json
-
         return from_json(text, Workflow.KINDS)
 
     def __eq__(self, other: object) -> bool:
@@ -171,33 +167,10 @@ class Workflow(msgspec.Struct, frozen=True, eq=False, kw_only=True):
                 yield ")"
 
     def __reduce__(self) -> Any:
-        return assembled, (shape.rows(self),)
-
-
-class Signature(Workflow, frozen=True, eq=False):
-    """A call: of a function, of a task, or of the task of a name.
-
-    What the step before returns comes before `args`, unless it is `immutable`.
-    """
-
-    task: Any
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    immutable: bool = False
-
-    kind: ClassVar[str] = "task"
-    FIELDS: ClassVar[tuple[str, ...]] = ("task", "args", "kwargs", "immutable", "options")
-
-    def clone(self, *args: Any, **kwargs: Any) -> Signature:
-        """The same with more arguments: positional ones come first, as the result of a step before does."""
-        return msgspec.structs.replace(self, args=args + self.args, kwargs={**self.kwargs, **kwargs})
-
-    def written(self) -> Iterator[str]:
-        """A call of `signature`."""
-        given = [repr(called(self.task)) if isinstance(called(self.task), str) else name_in(self)]
-        given += map(repr, self.args)
-        given += [f"{name}={value!r}" for name, value in self.kwargs.items()]
-        yield f"signature({', '.join(given)}{', immutable=True' if self.immutable else ''})"
+        kinds = {
+            type(node).kind: type(node) for node in shape.every(self)
+        }  # whoever loads it may have none of them
+        return assembled, (shape.rows(self), kinds)
 
 
 def workflows(others: Iterable[Any], what: str) -> tuple[Workflow, ...]:
@@ -211,10 +184,10 @@ def workflows(others: Iterable[Any], what: str) -> tuple[Workflow, ...]:
     return taken
 
 
-def assembled(made: list[shape.Row]) -> Workflow:
-    """The workflow that was taken apart into these rows."""
+def assembled(made: list[shape.Row], kinds: dict[str, type[Workflow]]) -> Workflow:
+    """The workflow that was taken apart into these rows, of these kinds."""
     nodes: list[Workflow] = []
     for kind, own, *several in made:
         parts, links, errors = (tuple([nodes[at] for at in numbers]) for numbers in several)
-        nodes.append(Workflow.KINDS[kind].made(own, parts, links=links, errors=errors))
+        nodes.append(kinds[kind].made(own, parts, links=links, errors=errors))
     return nodes[-1]

@@ -16,7 +16,8 @@ from zmqtasks.options import Retry
 from zmqtasks.outcome import failure_of
 
 if TYPE_CHECKING:
-    from zmqtasks.flow import Signature, Workflow
+    from zmqtasks.flow import Workflow
+    from zmqtasks.workflow import Signature
 
 _NOTHING = object()  # there is no step before
 _ids = itertools.count(1)

@@ -13,13 +13,14 @@ from typing import Any, ClassVar, NamedTuple
 
 from zmqtasks.array import Array, Joined
 from zmqtasks.calls import Calls, NotASpan
-from zmqtasks.flow import Signature, Workflow
+from zmqtasks.flow import Workflow
 from zmqtasks.future import Future
 from zmqtasks.members import Members
 from zmqtasks.messages import JOIN, Task
 from zmqtasks.names import found, is_task
 from zmqtasks.options import Options
 from zmqtasks.outcome import Caught
+from zmqtasks.workflow import Signature
 
 Up = Future[Any] | Caught  # what an argument is made of
 _NO_OPTIONS: dict[str, Any] = {}

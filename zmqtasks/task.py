@@ -8,17 +8,17 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, S
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
-from zmqtasks.named import Named
+from zmqtasks.whole import Whole
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, TypeVar
 
     from zmqtasks.app import App
-    from zmqtasks.flow import Signature, Workflow
+    from zmqtasks.flow import Workflow
     from zmqtasks.future import Future
     from zmqtasks.options import Shown
     from zmqtasks.submitter import Submitter
-    from zmqtasks.workflow import Map
+    from zmqtasks.workflow import Map, Signature
 
     Links = Workflow | list[Workflow] | tuple[Workflow, ...] | None
     P = ParamSpec("P", default=...)
@@ -32,7 +32,7 @@ else:
     T = TypeVar("T")
 
 
-class Task(Named, Generic[P, R_co]):
+class Task(Whole, Generic[P, R_co]):
     """A function with a name and options: calling it is an ordinary call, `delay` runs it in a worker.
 
     `App.task` makes one of a function. A subclass with a `run` is made one by it, too: each process makes one instance,
@@ -158,7 +158,7 @@ class Task(Named, Generic[P, R_co]):
         **options: Unpack[Shown],
     ) -> Signature:
         """The call as a value, with options."""
-        from zmqtasks.flow import Signature
+        from zmqtasks.workflow import Signature
 
         args, kwargs = tuple(args), dict(kwargs or {})
         self._check(args, kwargs, partial=not immutable)
@@ -233,7 +233,7 @@ def linked(
     link_error: Links,
 ) -> Workflow:
     """A call with what is run after it."""
-    from zmqtasks.flow import Signature
+    from zmqtasks.workflow import Signature
 
     def several(links: Links) -> Iterable[Workflow]:
         return links if isinstance(links, list | tuple) else (links,) if links is not None else ()

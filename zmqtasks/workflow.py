@@ -21,8 +21,8 @@ from typing import Any, ClassVar, get_args, overload
 import msgspec
 
 from zmqtasks.errors import NotPicklable, ZmqTasksError
-from zmqtasks.flow import Policy, Signature, Workflow, workflows
-from zmqtasks.names import is_task, name_in
+from zmqtasks.flow import Policy, Workflow, workflows
+from zmqtasks.names import called, is_task, name_in
 
 __all__ = [
     "Chain",
@@ -37,6 +37,32 @@ __all__ = [
     "group",
     "signature",
 ]
+
+
+class Signature(Workflow, frozen=True, eq=False):
+    """A call: of a function, of a task, or of the task of a name.
+
+    What the step before returns comes before `args`, unless it is `immutable`.
+    """
+
+    task: Any
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}  # noqa: RUF012 - never written
+    immutable: bool = False
+
+    kind: ClassVar[str] = "task"
+    FIELDS: ClassVar[tuple[str, ...]] = ("task", "args", "kwargs", "immutable", "options")
+
+    def clone(self, *args: Any, **kwargs: Any) -> Signature:
+        """The same with more arguments: positional ones come first, as the result of a step before does."""
+        return msgspec.structs.replace(self, args=args + self.args, kwargs={**self.kwargs, **kwargs})
+
+    def written(self) -> Iterator[str]:
+        """A call of `signature`."""
+        given = [repr(called(self.task)) if isinstance(called(self.task), str) else name_in(self)]
+        given += map(repr, self.args)
+        given += [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        yield f"signature({', '.join(given)}{', immutable=True' if self.immutable else ''})"
 
 
 class Once:
