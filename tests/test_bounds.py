@@ -83,13 +83,18 @@ def ask(client: Client, task_id: str) -> None:
 
 
 def test_who_no_longer_waits_for_an_outcome_is_forgotten(broker: Broker, tmp_path: Path) -> None:
-    with Gate(tmp_path) as gate, worker(broker), Client(broker.address) as client:
+    with (
+        Gate(tmp_path) as gate,
+        worker(broker),
+        Client(broker.address) as client,
+        Client(broker.address) as asks,
+    ):
         future = client.submit(wait_at, gate.path, 5)
         until(gate.arrived)
         for _ in range(100):
             with pytest.raises(TimeoutError):
-                client.result(future.id, timeout=0.001)
-        client.inspect.status()  # which goes after them
+                asks.result(future.id, timeout=0.001)
+        asks.inspect.status()  # which goes after them
         assert broker._requests._fetches == {}
         other = Client(broker.address)
         thread = threading.Thread(target=ask, args=(other, future.id))
@@ -99,7 +104,7 @@ def test_who_no_longer_waits_for_an_outcome_is_forgotten(broker: Broker, tmp_pat
         thread.join()
         until(lambda: not broker._requests._fetches)
         gate.open()
-        assert client.result(future.id, timeout=20) == 5
+        assert future.result(timeout=20) == 5
 
 
 def test_nothing_is_left_of_a_node_that_was_asked_and_left(broker: Broker, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import operator
 import os
@@ -18,7 +19,7 @@ import pytest
 from conftest import OpenClient, until
 from gate import Gate, note, wait_at
 
-from zmqtasks import Client, Future, QueueFull, State, current
+from zmqtasks import Client, Future, QueueFull, ResultExpired, State, UnknownTask, current
 from zmqtasks.messages import CANCELLED
 
 
@@ -300,6 +301,7 @@ def test_what_waits_for_its_time_can_be_cancelled(shared_client: Client) -> None
 
 def test_a_task_has_a_name_and_tags(shared_client: Client) -> None:
     def about() -> tuple[str, str, dict[str, str], int]:
+        assert current().queue == "default"
         return current().id, current().name, current().tags, current().attempt
 
     named = shared_client.options(name="north", tags={"to": "pole"})
@@ -371,12 +373,37 @@ def test_the_client_cancels_by_future_and_by_id(lone: Client, gate: Gate) -> Non
     assert lone.cancel(queued[1].id)
     assert not lone.cancel(running)
     assert not lone.cancel(running.id)
+    assert lone.cancel(queued[1].id)  # it is so already
     for unknown in ("", "nothing", f"{running.id}0", running.id.replace("-", "0-"), "-1"):
-        assert not lone.cancel(unknown)
+        with pytest.raises(UnknownTask):
+            lone.cancel(unknown)
+    with pytest.raises(TypeError, match="a future, or a task by its id, not 3"):
+        lone.cancel(3)  # type: ignore[arg-type]
     gate.open()
     assert running.result() == 1
     assert queued[2].result() == 1
     assert not lone.cancel(queued[2].id)
+
+
+def test_a_result_by_its_id(lone: Client, gate: Gate) -> None:
+    running = lone.submit(wait_at, gate.path, [1])
+    with pytest.raises(TimeoutError):
+        lone.result(running.id, timeout=0.01)
+    failing = lone.submit(int, "x")
+    spans = lone.submit_many(abs, [-1, -2])
+    gate.open()
+    assert lone.result(running.id) is running.result()
+    assert lone.result(spans[1].id) == 2
+    with pytest.raises(ValueError, match="invalid literal"):
+        lone.result(failing.id)
+    gone = running.id
+    del running
+    gc.collect()
+    with pytest.raises(ResultExpired, match=f"{gone} is SUCCEEDED"):
+        lone.result(gone)
+    for unknown in ("", "nothing", f"{gone}0", "-1"):
+        with pytest.raises(UnknownTask):
+            lone.result(unknown)
 
 
 def test_closing_waits_for_what_is_pending(open_client: OpenClient, gate: Gate) -> None:

@@ -57,6 +57,13 @@ def test_a_future_is_one_of_the_standard_library(shared_client: Client) -> None:
     assert "SUCCEEDED" in repr(future)
 
 
+def test_the_states_are_in_the_order_of_a_life() -> None:
+    assert list(State) == [
+        *("WAITING", "SCHEDULED", "QUEUED", "RUNNING", "RETRYING"),
+        *("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "UPSTREAM_FAILED", "DEAD"),
+    ]
+
+
 def test_the_states_of_a_task(lone: Client, gate: Gate) -> None:
     running = lone.submit(wait_at, gate.path)
     until(running.running)
@@ -66,7 +73,6 @@ def test_the_states_of_a_task(lone: Client, gate: Gate) -> None:
     scheduled = lone.options(countdown=3600).submit(abs, 1)
     failing = lone.submit(fail, "so")
     above = lone.submit(abs, failing)
-    lone.flush()
     assert [queued.state, waiting.state, scheduled.state] == [State.QUEUED, State.WAITING, State.SCHEDULED]
     assert scheduled.cancel()
     gate.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import pytest
@@ -327,6 +328,26 @@ def overruns() -> dict[str, Callable[[Path, str], None]]:
 
 
 OVERRUNS = overruns()
+
+
+def test_a_task_knows_its_queue_and_when_its_time_is_over(client: Client) -> None:
+    def left(_: object = None) -> tuple[str, float | None]:
+        deadline = current().deadline
+        return current().queue, None if deadline is None else deadline - time()
+
+    async def left_after_a_while() -> tuple[str, float | None]:
+        await asyncio.sleep(0.1)
+        return left()
+
+    limited = client.options(time_limit=60, queue="some")
+    assert client.submit(left).result(30) == ("default", None)
+    (queue, now), (_, later) = limited.submit(left).result(30), limited.submit(left_after_a_while).result(30)
+    assert queue == "some"
+    assert now is not None
+    assert later is not None
+    assert 50 < later < now <= 60
+    assert later <= 59.9
+    assert all(50 < seconds <= 60 for _, seconds in limited.map(left, range(20)) if seconds)
 
 
 @pytest.mark.parametrize("way", OVERRUNS)

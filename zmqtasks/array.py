@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any, Generic, TypeVar, overload
 
-from zmqtasks.future import Future, Host
+from zmqtasks.future import Future
+from zmqtasks.host import Host
 from zmqtasks.messages import SUCCEEDED, Items, Report, Task
 from zmqtasks.outcome import Piece
 from zmqtasks.payload import error_of

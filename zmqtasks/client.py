@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from zmqtasks.calls import Calls
-from zmqtasks.errors import UnknownTask, ZmqTasksError
+from zmqtasks.errors import ResultExpired, UnknownTask
+from zmqtasks.future import known_as
 from zmqtasks.messages import FINAL_FROM, SUCCEEDED
 from zmqtasks.nodes import child
 from zmqtasks.nodes.cpus import cpus
@@ -96,22 +97,25 @@ class Client(Submitter):
 
         return Inspect(self._host)
 
-    def _broker(self) -> Any:
-        if isinstance(self._host, LocalCluster):
-            raise ZmqTasksError("this client has no broker to be asked: see its futures")
-        return self._host
-
     def result(self, task_id: str, timeout: float | None = None) -> Any:
-        """The value of a task of this broker by its id, whoever has submitted it; raises what it raised.
+        """The value of a task by its id, whoever has submitted it to this broker; raises what it raised.
 
-        `UnknownTask` for an id that nobody submitted, or whose outcome is no longer kept; `TimeoutError` if there is no
-        outcome within `timeout` seconds.
+        `UnknownTask` for an id that nobody submitted, `ResultExpired` for a task whose outcome is kept no longer;
+        `TimeoutError` if there is none within `timeout` seconds. Without a broker it is kept by the task's future.
         """
-        host = self._broker()
+        host = self._host
+        future = known_as(task_id)
+        if future is not None and future.host is host:
+            return future.result(timeout)
         number = number_of(task_id, host.cluster_id)
         if number is None:
-            raise UnknownTask(f"{task_id} is no task of this broker")
-        state, _, payload, index = host.fetch(number, timeout=timeout)
+            raise UnknownTask(f"{task_id} is no task of this client's")
+        if isinstance(host, LocalCluster):
+            raise self._not_kept(task_id, number)
+        try:
+            state, _, payload, index = host.fetch(number, timeout=timeout)
+        except UnknownTask:
+            raise self._not_kept(task_id, number) from None
         if state < FINAL_FROM:
             raise TimeoutError(f"no outcome of {task_id} within {timeout:g} s")
         if state != SUCCEEDED:
@@ -120,6 +124,13 @@ class Client(Submitter):
         if opened.error is not None:
             raise opened.error
         return opened.value if index < 0 else opened.value[index]
+
+    def _not_kept(self, task_id: str, number: int) -> ResultExpired:
+        """Why a task has no outcome here; `UnknownTask` if there never was one."""
+        state = self._host.inquire("explain", id=number)["state"]
+        return ResultExpired(
+            f"task {task_id} is {state}: whoever has its future has its outcome, nobody else"
+        )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take nothing more; when all is settled, end the workers. `cancel_futures`: cancel what has not started."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from datetime import timedelta
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from zmqtasks import wire
@@ -12,8 +13,10 @@ from zmqtasks.calls import Calls
 from zmqtasks.core.parcels import BASE_MASK
 from zmqtasks.errors import NotInTask, ZmqTasksError
 from zmqtasks.nodes import child
+from zmqtasks.nodes.claim import SINCE
 from zmqtasks.nodes.upstream import upstream
 from zmqtasks.nodes.verdict import Instead, Item, again
+from zmqtasks.options import DEFAULT_OPTIONS, Options
 from zmqtasks.submitter import Submitter
 
 if TYPE_CHECKING:
@@ -47,10 +50,30 @@ class Context:
         return more.attempt if more is not None else 1
 
     @property
+    def queue(self) -> str:
+        """The option `queue`."""
+        return self._options.queue
+
+    @property
+    def deadline(self) -> float | None:
+        """When its `time_limit` is over, in seconds since 1970; None if it has none."""
+        if (limit := self._options.time_limit) is None:
+            return None
+        awaiting = self._process.awaiting
+        begun = awaiting.begun.get(self._item[0]) if awaiting is not None else None
+        if begun is None:
+            begun = self._process.claim[SINCE] / 1e9
+        return time() - monotonic() + begun + limit
+
+    @property
+    def _options(self) -> Options:
+        more = self._item[4]
+        return DEFAULT_OPTIONS if more is None or more.options is None else more.options
+
+    @property
     def tags(self) -> dict[str, str]:
         """The option `tags`."""
-        more = self._item[4]
-        return dict(more.options.tags) if more is not None and more.options is not None else {}
+        return dict(self._options.tags)
 
     @property
     def client(self) -> Submitter:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from zmqtasks.errors import UnknownTask
+from zmqtasks.host import Host
 from zmqtasks.messages import State
-
-if TYPE_CHECKING:
-    from zmqtasks.future import Host
 
 
 class Event(NamedTuple):

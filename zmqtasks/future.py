@@ -17,9 +17,12 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from zmqtasks import payload as payloads
+from zmqtasks.event import Event, events_of
+from zmqtasks.host import Host
 from zmqtasks.messages import (
     CANCELLED,
     FACE,
@@ -38,46 +41,12 @@ from zmqtasks.outcome import Item, Opened, Piece, load
 from zmqtasks.payload import error_of, is_refusal
 from zmqtasks.yielded import Yielded
 
-if TYPE_CHECKING:
-    from zmqtasks.event import Event
-
 T = TypeVar("T")
 
 _STATE_S = 0.1  # what a wait that is over may take beyond its time, to say where the task is
 _making = threading.Lock()  # of conditions: rare
+_KNOWN: WeakValueDictionary[str, Future[Any]] = WeakValueDictionary()  # those whose id somebody has looked at
 os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001 - as concurrent.futures does
-
-
-class Host(Protocol):
-    """What carries a client's tasks."""
-
-    def cancel(self, id_: int, *, terminate: bool) -> bool:
-        """Whether the task is cancelled now."""
-
-    def cancel_all(self, first: int, count: int) -> None:
-        """Cancel what has not started of the ids from `first` on; does not wait."""
-
-    def state(self, id_: int, within_s: float = ..., /) -> tuple[int, int]:
-        """The state and the attempt of an unsettled task: QUEUED until it has started, or is known to; then LEASED."""
-
-    def accepted(self, timeout: float | None) -> bool:
-        """Wait until everything submitted so far is accepted."""
-
-    def inquire(self, what: str, **about: Any) -> Any:
-        """What it says of itself; `UnknownTask` where it has no answer."""
-
-    def wait(self, park: Callable[[], bool], on: int, /) -> bool:
-        """Let the calling thread park, to wait for task `on`."""
-
-    def watch(self, future: Future[Any]) -> list[Any]:
-        """A list for the waiters of `future`."""
-
-    def call_back(self, call: Callable[[], object]) -> None:
-        """Run a user's callback off the I/O thread."""
-
-    @property
-    def cluster_id(self) -> str:
-        """The prefix of ids."""
 
 
 class _More:
@@ -220,13 +189,18 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     @property
     def id(self) -> str:
         """The task's id: the same text for every peer."""
+        id_ = self._text()
+        _KNOWN[id_] = self
+        return id_
+
+    def _text(self) -> str:
         return f"{self._host.cluster_id}-{self._number}"
 
     @property
     def state(self) -> State:
         """Where the task is in its life."""
-        code = self._code
-        return FACE[code] if code >= FINAL_FROM else FACE[self._host.state(self._number)[0]]
+        code = self._host.state(self._number)[0] if self._code < FINAL_FROM else self._code
+        return FACE[self._code if self._code >= FINAL_FROM else code]  # it may have ended meanwhile
 
     @property
     def attempts(self) -> int:
@@ -249,15 +223,13 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         The dispatcher remembers some megabytes of this: what is older is forgotten, and a task of which the beginning
         is forgotten begins with an event that says so. Not to be had inside a task.
         """
-        from zmqtasks.event import events_of
-
         events = events_of(self._host, self._number)
         if (
             self._code == FAILED and (error := self._open().error) is not None
         ):  # the dispatcher cannot open it
             said = f"{type(error).__name__}: {error}".rstrip(": ").partition("\n")[0]
             events = [
-                each._replace(reason=said) if each.state == State.FAILED and each.id == self.id else each
+                each._replace(reason=said) if each.state == State.FAILED and each.id == self._text() else each
                 for each in events
             ]
         return events
@@ -348,9 +320,11 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         outcome = self._outcome
         if type(outcome) is not Opened:
             if self._code == SUCCEEDED:
-                opened = load(outcome, self.id)
+                opened = load(outcome, self._text())
             else:
-                opened = Opened(None, error_of(self._code, outcome, self.id, self._host.cluster_id), outcome)
+                opened = Opened(
+                    None, error_of(self._code, outcome, self._text(), self._host.cluster_id), outcome
+                )
             outcome = self._outcome = opened
         return outcome
 
@@ -384,7 +358,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             return (yield from wrapped.__await__())
 
     def __repr__(self) -> str:
-        return f"<zmqtasks.Future {self.id} {self.state}>"
+        return f"<zmqtasks.Future {self._text()} {self.state}>"
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError(
@@ -395,3 +369,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         raise concurrent.futures.InvalidStateError("only the task's outcome settles this future")
 
     set_result = set_exception = set_running_or_notify_cancel = _no_setting  # type: ignore[assignment]  # whatever they take
+
+
+def known_as(task_id: str) -> Future[Any] | None:
+    """The future in this process that has told somebody this id, while anybody has it."""
+    return _KNOWN.get(task_id)

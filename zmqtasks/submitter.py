@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from zmqtasks.array import Array
 from zmqtasks.calls import Calls, NotASpan, rows
-from zmqtasks.errors import ForeignFuture
+from zmqtasks.errors import ForeignFuture, UnknownTask, ZmqTasksError
 from zmqtasks.future import Future
-from zmqtasks.messages import SUCCEEDED, Task
+from zmqtasks.messages import SUCCEEDED, State, Task
 from zmqtasks.options import DEFAULT_OPTIONS, Options
 
 if TYPE_CHECKING:
@@ -138,13 +138,25 @@ class Submitter(concurrent.futures.Executor):
         return [future.result() for future in futures]
 
     def cancel(self, future: concurrent.futures.Future[Any] | str, *, terminate: bool = False) -> bool:
-        """Cancel a task by its future or id, as `Future.cancel` does."""
+        """Cancel a task by its future or id, as `Future.cancel` does; `UnknownTask` for an id that nobody submitted."""
         if isinstance(future, Future):
             return future.cancel(terminate)
         if isinstance(future, concurrent.futures.Future):
             raise ForeignFuture(f"no future of zmqtasks: {future!r}")
-        number = number_of(future, self._host.cluster_id)
-        return number is not None and bool(self._host.cancel(number, terminate=terminate))
+        if not isinstance(future, str):
+            raise TypeError(f"what is cancelled is a future, or a task by its id, not {future!r}")
+        if (number := number_of(future, self._host.cluster_id)) is None:
+            raise UnknownTask(f"{future} is no task of this client's")
+        return bool(self._host.cancel(number, terminate=terminate)) or self._is_cancelled(number)
+
+    def _is_cancelled(self, number: int) -> bool:
+        """Whether a task that cannot be cancelled is so already; `UnknownTask` where there never was one."""
+        try:
+            return bool(self._host.inquire("explain", id=number)["state"] == State.CANCELLED)
+        except UnknownTask:
+            raise
+        except ZmqTasksError:  # a running task cannot ask
+            return False
 
     def scatter(self, value: T) -> Future[T]:
         """Send once what many tasks use: a future, to be passed to them as an argument."""

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import Context, copy_context
-from time import monotonic_ns, perf_counter
+from time import monotonic, monotonic_ns, perf_counter
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks import codec
@@ -46,6 +46,7 @@ class Awaiting:
         self._child = child
         self._hand = hand
         self._read = read
+        self.begun: dict[int, float] = {}  # by ordinal: when, in seconds of the monotonic clock
         self._tasks: dict[int, asyncio.Task[None]] = {}  # by ordinal
         self._items: dict[int, Item] = {}  # likewise
         self._cancelled: set[int] = set()  # ordinals: on request
@@ -67,6 +68,7 @@ class Awaiting:
         """`item` has been called, and this is what it gave."""
         self._fns.add(item[1])
         self._items[item[0]] = item
+        self.begun[item[0]] = monotonic() - (perf_counter() - started)
         context = copy_context()
         context.run(CURRENT.set, item)
         task = self._loop.create_task(self._run(item, coroutine, started), context=context)
@@ -169,7 +171,7 @@ class Awaiting:
             child.outbox.singles.append(outcome)
         else:
             self._say_cancelled(ordinal)
-        del self._items[ordinal], self._tasks[ordinal]
+        del self._items[ordinal], self._tasks[ordinal], self.begun[ordinal]
         self._cancelled.discard(ordinal)
         if not self._flushing:
             self._flushing = True

@@ -36,6 +36,7 @@ from zmqtasks.nodes.ids import Ids, ids_of
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.visit import Yielded
 
+ACCEPTED_S = 0.1  # what a task may take to get in before it is asked about
 CLIENT = 0  # this process, as a peer of its dispatcher
 
 
@@ -140,6 +141,8 @@ class LocalCluster:
     def state(self, id_: int, _within_s: float = 0, /) -> tuple[int, int]:
         """State and attempt; a task in a child's hand is QUEUED until the child's claim has come to it."""
         task = self._dispatcher.ledger.find(id_)
+        if task is None and self.accepted(ACCEPTED_S):  # it was on its way in
+            task = self._dispatcher.ledger.find(id_)
         if task is None:
             return QUEUED, 0
         return self._children.state(task, id_), task.attempt

@@ -40,6 +40,7 @@ PYTHON = (
     f"{sys.version_info.major}.{sys.version_info.minor}"  # only workers of the same can run its functions
 )
 ASK_S = 10.0  # what a question to a broker may take
+ACCEPTED_S = 0.1  # what a task may take to get in before it is asked about
 CLOSE_S = 1.0  # what handing over may take where nobody waits for outcomes
 
 
@@ -193,6 +194,7 @@ class RemoteCluster:
         """State and attempt, as the broker knows them; QUEUED as long as it cannot be asked."""
         if session_of(id_) in self._forked_from or not self.line.is_in:
             return QUEUED, 0
+        self.accepted(min(ACCEPTED_S, within_s))  # or the question might overtake the task
         try:
             state, attempt = self._ask(lambda token: Inquiry(token, "state", {"id": id_}), within_s)
         except (UnknownTask, BrokerLost, ClientClosed, ConnectionTimeout):
