@@ -92,7 +92,7 @@ BUGS = {
     ),
     "all in hand are blamed for a crash": Bug(
         "losses",
-        "        culprit.deliveries += 1\n",
+        "        culprit.deliveries += not message.innocent\n",
         "        for each in back:\n            each.deliveries += 1\n",
     ),
     "the first item of a span is blamed for a crash": Bug(

@@ -57,6 +57,26 @@ def test_nobody_has_to_name_the_keys_that_are_looked_for_anyway(world: World, tm
     assert (tmp_path / ".config" / "zmqtasks" / "keys").is_dir()
 
 
+def test_keys_that_lie_elsewhere(world: World, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": ""}
+    assert world.here("keys", "init")[0] == 0
+    world.environment.pop("ZMQTASKS_KEYS")
+    server, worker = str(world.keys / "server.key"), str(world.keys / "worker.key")
+    broker = world.start("broker", "--bind", "tcp://127.0.0.1:*", "--key", server, **home)
+    address = broker.says(LISTENS)[1]
+    assert f"worker: zmqtasks worker {address} --key {worker}\n" in broker.err
+    world.start("worker", address, "--key", worker, **home).says("at a time")
+    assert not (tmp_path / ".config").exists()
+    for command in ("broker", "sink"):
+        code, _, err = world.here(command, "--key", worker)
+        assert (code, err) == (
+            2,
+            f"zmqtasks: {worker} is no server's key: zmqtasks keys init makes a server.key\n",
+        )
+        code, _, err = world.here(command, "--key", str(tmp_path / "server.key"))
+        assert (code, f"cannot read {tmp_path}/server.key: " in err) == (2, True)
+
+
 def test_a_public_address_is_shown_as_others_can_type_it(world: World) -> None:
     assert world.here("keys", "init")[0] == 0
     broker = world.start("broker", "--bind", "tcp://0.0.0.0:*")

@@ -291,6 +291,9 @@ def test_bad_inputs_stop_it_or_fail(name: str, capfd: Captured) -> None:
     assert results()[before]["error"]["message"].startswith(f"{name}, line 17: ")
 
 
+XML = "Invalid value for '--format' (env var: 'ZMQTASKS_VENTILATOR_FORMAT'): 'xml' is not one of"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -321,7 +324,7 @@ def test_bad_inputs_stop_it_or_fail(name: str, capfd: Captured) -> None:
         (["work.py:upper", "--sink", "tcp://a:1", "--fold", "a:b"], 2, "Invalid value: --then and --fold join the"),
         (["work.py:upper", "--bind", "a:1"], 2, "Invalid value for '--bind' (env var:"),
         (["work.py:upper", "--workers", "0"], 2, "Invalid value for '--workers'"),
-        (["work.py:upper", "--format", "xml"], 2, "Invalid value for '--format'"),
+        (["work.py:upper", "--format", "xml"], 2, XML),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line(arguments: list[str], code: int, said: str, capfd: Captured) -> None:

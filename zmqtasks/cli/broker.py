@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zmqtasks.cli.exits import CommandError, Exit
-from zmqtasks.cli.options import BROKER, Debug, Level, LogLevel, ShutdownTimeout, bind_address, duration, size
+from zmqtasks.cli.options import (
+    BROKER,
+    Debug,
+    Level,
+    LogLevel,
+    ServerKey,
+    ShutdownTimeout,
+    bind_address,
+    duration,
+    size,
+    store_of,
+)
 
 if TYPE_CHECKING:
     from zmqtasks.keys import KeyStore
@@ -39,6 +50,7 @@ def broker(
         bool,
         typer.Option("--memory", help="Keep the queue in memory, and nowhere else: as it is done anyway."),
     ] = False,
+    key: ServerKey = None,
     queue_max: Annotated[
         int,
         typer.Option(
@@ -75,15 +87,14 @@ def broker(
 
     For several: zmqtasks keys init, then zmqtasks broker --bind tcp://0.0.0.0:5555.
 
-    The keys are those in ZMQTASKS_KEYS, by default ~/.config/zmqtasks/keys. The first TERM or Ctrl-C waits for the
-    tasks that are there, the second does not; USR1 prints stacks.
+    The keys are those beside --key, else in ZMQTASKS_KEYS, by default ~/.config/zmqtasks/keys. The first TERM or Ctrl-C
+    waits for the tasks that are there, the second does not; USR1 prints stacks.
     """
     from zmqtasks.cli.service import Signals, log_to_stderr
-    from zmqtasks.keys import KeyStore
     from zmqtasks.nodes.broker import Broker
 
     log_to_stderr(log_level)
-    store = KeyStore()
+    store = store_of(key)
     for address in bind or ():
         if owner := _owner(address):
             raise CommandError(f"{address} is in use by {_named(owner)}", Exit.NO_CONNECTION)
@@ -123,7 +134,10 @@ def _introduce(addresses: list[str], store: KeyStore) -> None:
 
 def _key(store: KeyStore, role: str, *, here: bool, address: str) -> str:
     """The key file that somebody of this role has to name; "" where none has to be."""
-    if address.startswith("ipc:") or (here and "ZMQTASKS_KEYS" not in os.environ):
+    from zmqtasks.keys import KeyStore
+
+    found = "ZMQTASKS_KEYS" not in os.environ and store.folder == KeyStore().folder
+    if address.startswith("ipc:") or (here and found):
         return ""
     path = store.path(role)
     return str(path) if here else path.name
@@ -182,7 +196,9 @@ def _named(pid: int) -> str:
     import psutil
 
     process = psutil.Process(pid)
-    command = " ".join(process.cmdline()) or process.name()
+    words = process.cmdline()
+    words[:2] = [os.path.basename(word) for word in words[:2]]  # noqa: PTH119 - no path is made of it
+    command = " ".join(words) or process.name()
     shown = command if len(command) <= _COMMAND_MAX else f"{command[: _COMMAND_MAX - 3]}..."
     return f"process {pid}: {shown}"
 

@@ -123,8 +123,13 @@ def complaint(error: Any) -> str:
         }
         source = context.get_parameter_source(parameter.name)
         if source is not None and (place := places.get(source.name)):
-            return f"{place}: {error.message.rstrip('.')}"
-    return str(error.format_message()).rstrip(".")
+            return f"{place}: {_plain(error.message)}"
+    return _plain(str(error.format_message()))
+
+
+def _plain(text: str) -> str:
+    """The text of a usage error without what pydantic says before its own."""
+    return text.rstrip(".").replace(": Value error, ", ": ").removeprefix("Value error, ")
 
 
 def _settings(program: Command) -> Iterator[_Setting]:

@@ -10,11 +10,15 @@ import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from zmqtasks.errors import UnusableKey
 from zmqtasks.units import bytes_of, seconds_of
+
+if TYPE_CHECKING:
+    from zmqtasks.keys import KeyStore
 
 __all__ = [
     "BROKER",
@@ -24,6 +28,7 @@ __all__ = [
     "KeyFile",
     "Level",
     "LogLevel",
+    "ServerKey",
     "ShutdownTimeout",
     "TaskId",
     "address",
@@ -34,12 +39,14 @@ __all__ = [
     "names",
     "pairs",
     "size",
+    "store_of",
 ]
 
 BROKER = "tcp://127.0.0.1:5555"
 """Where a broker listens, and is looked for, unless somebody says otherwise."""
 
 PORT_MAX = 65535
+SERVER_KEY = "server.key"
 
 Value = TypeVar("Value", int, float, str, dict[str, Any])
 
@@ -147,6 +154,19 @@ def _read(parse: Callable[[str], Value], value: str | Value) -> Value:
         raise typer.BadParameter(str(error)) from None
 
 
+def store_of(server_key: Path | None) -> KeyStore:
+    """The keys that a server with this key file admits; this user's own without one."""
+    from zmqtasks.keys import KeyStore
+
+    if server_key is None:
+        return KeyStore()
+    if server_key.name != SERVER_KEY:
+        raise UnusableKey(f"{server_key} is no server's key: zmqtasks keys init makes a {SERVER_KEY}")
+    store = KeyStore(server_key.absolute().parent)
+    store.server()  # or it is said at once that there is none
+    return store
+
+
 # ---- the options ------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +196,15 @@ KeyFile = Annotated[
         metavar="FILE",
         envvar="ZMQTASKS_KEY",
         help="A key file that the broker knows; by default this user's own.",
+        show_default=False,
+    ),
+]
+ServerKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="The server.key of other keys than this user's own: those beside it are admitted.",
         show_default=False,
     ),
 ]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from zmqtasks.cli.exits import CommandError, Exit
-from zmqtasks.cli.options import Debug, Level, LogLevel, bind_address
+from zmqtasks.cli.options import Debug, Level, LogLevel, ServerKey, bind_address, store_of
 
 BIND = "tcp://127.0.0.1:5558"
 
@@ -36,6 +36,7 @@ def sink(
         bool, typer.Option("--resume-failed", help="As --resume, and do again what has failed.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    key: ServerKey = None,
     log_level: LogLevel = Level.INFO,
     debug: Debug = False,  # noqa: ARG001 - for the help; `main` looks for it
 ) -> None:
@@ -52,17 +53,17 @@ def sink(
     from zmqtasks.cli.broker import reachable, unbindable
     from zmqtasks.cli.service import Signals, log_to_stderr
     from zmqtasks.cli.streaming import tell
-    from zmqtasks.keys import KeyStore
     from zmqtasks.nodes.sink import SinkNode
     from zmqtasks.stream.results import Output
 
     log_to_stderr(log_level)
     if overwrite and (resume or resume_failed):
         raise typer.BadParameter("--overwrite excludes --resume")
+    store = store_of(key)
     with Output(output, overwrite=overwrite, resume=resume, resume_failed=resume_failed) as out:
         tell(out)
         try:
-            node = SinkNode(bind, KeyStore(), out)
+            node = SinkNode(bind, store, out)
         except OSError as error:
             raise unbindable(error) from error
         signals = Signals(node.stop, "the sink ends, and its pipeline waits for another one", 0)

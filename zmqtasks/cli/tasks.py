@@ -250,6 +250,7 @@ def cancel(
 def _cancel_one(connection: Connection, task_id: str, *, terminate: bool, as_json: bool) -> None:
     cancelled = connection.host.cancel(connection.number(task_id), terminate=terminate)
     state = connection.inspect.explain(task_id)["state"]
+    cancelled = cancelled or state == "CANCELLED"
     if as_json:
         json_document({"id": task_id, "cancelled": cancelled, "state": state})
     if not cancelled:

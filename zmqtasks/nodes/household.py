@@ -136,9 +136,8 @@ class Household(ABC):
             for child, heard, lost in self.children.ended(file):
                 self._hear_all(heard, now)
                 self.child_lost(child.peer)
-                if self._gives_up:
-                    lost = Lost("it was stopped", lost.ordinal, lost.item, innocent=True)
-                self.node.receive(child.peer, lost, now)
+                loss = (lost.reason, lost.ordinal, lost.item)
+                self.node.receive(child.peer, Lost(*loss, innocent=self._gives_up), now)
 
     def _hear_all(self, messages: list[Heard], now: float) -> None:
         for child, message in messages:
