@@ -145,6 +145,7 @@ def test_a_broker_says_what_it_has(client: Client, gate: Gate) -> None:
     assert {task["id"] for task in inspect.list("RUNNING")} == {future.id for future in running}
     about = inspect.explain(running[0].id)
     assert (about["name"], about["tags"], about["worker"]) == ("slow", {"a": "b"}, "node")
+    until(lambda: "busy" in inspect.explain(behind.id)["why"])
     for future, state, why in (
         (waiting, "WAITING", "1 other task"),
         (late, "SCHEDULED", "its time"),

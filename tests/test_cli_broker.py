@@ -163,11 +163,12 @@ def test_it_says_once_what_it_waits_for(world: World, monkeypatch: pytest.Monkey
         running = client.submit(jobs_begins, str(world.folder))
         world.begun()
         client.submit(abs, running)
-        client.options(countdown=0.5).submit(abs, 1)
+        late = client.options(countdown=3600).submit(abs, 1)
         client.flush()
         broker.signal(signal.SIGTERM)
         broker.says("the broker waits for tasks \\(1 RUNNING, 1 WAITING, 1 SCHEDULED\\)\n")
         (world.folder / "end").touch()
+        assert late.cancel()
         assert broker.wait() == 143
     assert broker.err.count("the broker waits for") == 1
 

@@ -85,7 +85,9 @@ def test_a_task_is_submitted_and_asked_for(capsys: Captured) -> None:
         "attempts": 1,
         "result": 42,
     }
-    assert json.loads(said(capsys, "submit", "jobs:add", "1", "--json")).keys() == {"id"}
+    submitted = json.loads(said(capsys, "submit", "jobs:add", "1", "--json"))
+    assert submitted.keys() == {"id"}
+    assert said(capsys, "result", submitted["id"], "--wait") == "2\n"
 
 
 @pytest.mark.parametrize(
@@ -414,7 +416,7 @@ def test_without_a_worker(tmp_path: Path) -> None:
 def test_a_key_that_is_refused(
     capsys: Captured, tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zmqtasks.cli.connection.CONNECT_S", 1.0)
+    monkeypatch.setattr("zmqtasks.cli.connection.CONNECT_S", 3.0)
     store = KeyStore(tmp_path / "others")
     store.init(keypair)
     complaint = said(capsys, "status", "--key", str(store.path("client")), code=4)

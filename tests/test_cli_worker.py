@@ -204,7 +204,7 @@ def test_the_first_signal_lets_it_finish_and_give_back(
     (world.folder / "end").touch()
     assert worker.wait() == code
     assert world.here("result", task, "--wait", "--broker", address)[1] == '"ended"\n'
-    assert "none is connected" in explained(world, address, behind)["why"]
+    until(lambda: "none is connected" in explained(world, address, behind)["why"])
     assert "Traceback" not in worker.err
 
 
@@ -227,8 +227,7 @@ def test_the_second_signal_gives_back_all(
             worker.says("a second one ends it now")
     assert worker.wait() == code
     assert has_ended(world.begun())
-    for one in (task, behind):
-        assert explained(world, address, one)["state"] == "QUEUED"
+    until(lambda: all(explained(world, address, one)["state"] == "QUEUED" for one in (task, behind)))
     (world.folder / "end").touch()
     world.worker(address)
     assert world.here("result", task, "--wait", "--broker", address)[1] == '"ended"\n'
@@ -249,7 +248,7 @@ def test_a_warm_stop_takes_no_longer_than_it_may(world: World, address: str) -> 
     worker, task, _ = busy(world, address, "--shutdown-timeout", "200ms")
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 143
-    assert explained(world, address, task)["state"] == "QUEUED"
+    until(lambda: explained(world, address, task)["state"] == "QUEUED")
 
 
 def test_a_warm_stop_finishes_all_that_runs_and_gives_back_all_that_waits(world: World, address: str) -> None:
@@ -266,7 +265,7 @@ def test_a_warm_stop_finishes_all_that_runs_and_gives_back_all_that_waits(world:
     (world.folder / "end").touch()
     assert worker.wait() == 143
     for task in running:
-        ended = world.here("result", task, "--json", "--broker", address)[1]
+        ended = world.here("result", task, "--wait", "--json", "--broker", address)[1]
         assert (json.loads(ended)["result"], json.loads(ended)["attempts"]) == ("ended", 1)
 
 
@@ -325,7 +324,7 @@ def test_a_burst(world: World, address: str) -> None:
     assert world.ended("worker", address, "-c", "2", "--burst")[0] == 0
     assert world.ended("result", tasks[0], "--broker", address)[1] == "1\n"
     for number, task in enumerate(tasks):
-        assert world.here("result", task, "--broker", address)[1] == f"{number + 1}\n"
+        assert world.here("result", task, "--wait", "--broker", address)[1] == f"{number + 1}\n"
 
 
 def test_a_burst_does_not_leave_what_runs(world: World, address: str) -> None:
@@ -337,8 +336,8 @@ def test_a_burst_does_not_leave_what_runs(world: World, address: str) -> None:
         assert explained(world, address, task)["state"] == "RUNNING"
     (world.folder / "end").touch()
     assert worker.wait() == 0
-    assert world.here("result", task, "--broker", address)[1] == '"ended"\n'
-    assert world.here("result", later, "--broker", address)[1] == "2\n"
+    assert world.here("result", task, "--wait", "--broker", address)[1] == '"ended"\n'
+    assert world.here("result", later, "--wait", "--broker", address)[1] == "2\n"
 
 
 def test_a_burst_without_a_broker(world: World) -> None:

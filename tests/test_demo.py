@@ -129,6 +129,11 @@ def test_workers_load_neither_typer_nor_rich_for_it(shared_client: Client, code:
     assert shared_client.submit(loaded, report).result() == (1, [])
 
 
+def said(errors: str) -> str:
+    """What a demo says, without how far it is: on a busy machine that is said too."""
+    return re.sub(r"^.*: \d of 6 \(.*\n", "", errors, flags=re.MULTILINE)
+
+
 @pytest.mark.usefixtures("_other_broker")
 def test_the_demo_as_json(code: Path, run_python: RunPython) -> None:
     ended = run_python("-m", "zmqtasks", "demo", "--workers", "2", "--path", str(code), "--json")
@@ -148,7 +153,7 @@ def test_the_demo_as_json(code: Path, run_python: RunPython) -> None:
     assert answer["path"] == str(code)
     assert answer["bytes"] == sum(path.stat().st_size for path in python_files(code))
     assert min(answer["seconds"], answer["serial_seconds"], answer["speedup"]) >= 0
-    assert re.fullmatch(r"2 workers: 6 of 6 in .*\none process: 6 of 6 in .*\n", ended.stderr)
+    assert re.fullmatch(r"2 workers: 6 of 6 in .*\none process: 6 of 6 in .*\n", said(ended.stderr))
 
 
 def test_the_demo_in_plain_lines(code: Path, run_python: RunPython) -> None:
@@ -320,7 +325,7 @@ def test_the_demo_on_a_broker_of_its_own(code: Path, run_python: RunPython) -> N
         True,
     )
     assert re.fullmatch(
-        r"a broker, 2 workers of 2: 6 of 6 in .*\none process: 6 of 6 in .*\n", ended.stderr
+        r"a broker, 2 workers of 2: 6 of 6 in .*\none process: 6 of 6 in .*\n", said(ended.stderr)
     ), "and nothing else is said"
     assert folders() == before
 
@@ -362,9 +367,9 @@ def test_the_demo_through_a_pipeline(code: Path, run_python: RunPython) -> None:
     found = {name: answer[name] for name in ("files", "lines", "workers", "pipeline", "counts_equal")}
     assert found == {"files": 6, "lines": 25, "workers": 2, "pipeline": True, "counts_equal": True}
     assert answer["skipped"] == ["package/broken.py", "package/zero.py"]
-    assert re.fullmatch(r"a pipeline, 2 workers: 6 of 6 in .*\none process: 6 of 6 in .*\n", ended.stderr), (
-        "and nothing else is said"
-    )
+    assert re.fullmatch(
+        r"a pipeline, 2 workers: 6 of 6 in .*\none process: 6 of 6 in .*\n", said(ended.stderr)
+    ), "and nothing else is said"
 
 
 def test_counts_of_a_pipeline_that_differ_are_an_error(

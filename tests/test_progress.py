@@ -56,7 +56,7 @@ def test_failures_are_counted_and_yielded_like_the_others(capsys: pytest.Capture
     cancelled.cancel()
     fine = done()
     assert list(progress_bar([broken, fine, cancelled], "work")) == [broken, fine, cancelled]
-    assert re.fullmatch(r"work: 3 of 3 in 0\.\d s, \S+/s, 2 failed\n", capsys.readouterr().err)
+    assert re.fullmatch(r"work: 3 of 3 in [\d.]+ s, \S+/s, 2 failed\n", capsys.readouterr().err)
 
 
 def test_a_future_that_is_there_twice_comes_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +185,7 @@ def test_a_terminal_gets_a_bar() -> None:
 def test_where_there_is_no_terminal_rich_is_not_even_loaded(run_python: RunPython) -> None:
     ended = run_python("-c", SCRIPT)
     assert (ended.returncode, ended.stdout) == (0, "False\n")
-    assert re.fullmatch(r"a \[bold\] name: 1,200 of 1,200 in 0\.\d s, [\d,]+/s, 1 failed\n", ended.stderr)
+    assert re.fullmatch(r"a \[bold\] name: 1,200 of 1,200 in [\d.]+ s, [\d,]+/s, 1 failed\n", ended.stderr)
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
