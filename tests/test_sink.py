@@ -263,7 +263,10 @@ def test_who_is_to_stop_waits_no_longer_for_a_sink_that_is_gone(
     assert len(results(tmp_path / "out")) == 50
 
 
-def test_who_is_to_stop_tells_a_sink_that_comes_back(tmp_path: Path, gate: Gate) -> None:
+def test_who_is_to_stop_tells_a_sink_that_comes_back(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zmqtasks.nodes.ventilator.SINK_PATIENCE_S", 20.0)
     inputs = [str(index) for index in range(50)]
     with Sink(tmp_path):
         run = Running(tmp_path, gate, inputs)
