@@ -299,7 +299,7 @@ class RunPython(Protocol):
     """Run this Python as a process of its own; its end, with what it wrote as text."""
 
     def __call__(
-        self, *arguments: str, stdin: str = "", timeout_s: float = 45, env: dict[str, str] | None = None
+        self, *arguments: str, stdin: str = "", timeout_s: float = 90, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end; `timeout_s` seconds at most, with `env` added to the environment."""
 
@@ -321,7 +321,7 @@ def run_python(tmp_path: Path) -> RunPython:
     """Return a function that runs this Python in the test's folder, and ends its whole group if it hangs."""
 
     def run(
-        *arguments: str, stdin: str = "", timeout_s: float = 45, env: dict[str, str] | None = None
+        *arguments: str, stdin: str = "", timeout_s: float = 90, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         with subprocess.Popen(
             [sys.executable, *arguments],

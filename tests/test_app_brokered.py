@@ -18,8 +18,6 @@ from zmqtasks.cli.apps import find
 from zmqtasks.cli.target import TargetError
 from zmqtasks.options import Options
 
-pytestmark = pytest.mark.timeout(90)
-
 SHOP = """\
 import os, sys
 from pathlib import Path

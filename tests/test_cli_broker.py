@@ -17,8 +17,6 @@ from zmqtasks import Client
 from zmqtasks.cli import main
 from zmqtasks.cli.options import bind_address
 
-pytestmark = pytest.mark.timeout(90)
-
 
 def jobs_begins(folder: str) -> int:
     import jobs

@@ -464,7 +464,7 @@ def bash(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=35,
+        timeout=60,
     )
 
 

@@ -23,8 +23,6 @@ from zmqtasks.cli.output import size
 from zmqtasks.keys import KeyStore
 from zmqtasks.nodes.zap import keypair
 
-pytestmark = pytest.mark.timeout(90)
-
 Captured = pytest.CaptureFixture[str]
 
 

@@ -19,8 +19,6 @@ from zmqtasks.cli import main
 from zmqtasks.cli.exits import Exit
 from zmqtasks.nodes.cpus import cpus
 
-pytestmark = pytest.mark.timeout(90)
-
 MANY = 64
 PENDING = {"WAITING", "SCHEDULED", "QUEUED", "RUNNING"}
 

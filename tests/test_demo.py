@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from zmqtasks import Client
 
-pytestmark = pytest.mark.timeout(60)
 
 CODE = {
     "top.py": "import os, os.path\nimport sys as system\n\ndef first():\n    return 1\n",
@@ -216,14 +214,14 @@ def test_ctrl_c_ends_the_demo_without_a_traceback() -> None:
             assert "standard library" in process.stdout.readline()
             children = until(lambda: psutil.Process(process.pid).children())
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the children too
-            rest, errors = process.communicate(timeout=20)
+            rest, errors = process.communicate(timeout=40)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
     assert process.returncode == 130
     assert rest == ""
     assert "Traceback" not in errors
-    psutil.wait_procs(children, timeout=10)
+    psutil.wait_procs(children, timeout=40)
     assert not [child for child in children if child.is_running()]
 
 
@@ -308,14 +306,17 @@ def test_a_reader_who_leaves_early_is_no_traceback(code: Path) -> None:
 # ---- on a broker of its own -------------------------------------------------------------------------------------
 
 
-def folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("zmqtasks-demo-*"))
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    """Make a folder for temporary files that no other demo has."""
+    (tmp_path / "temporary").mkdir()
+    return tmp_path / "temporary"
 
 
 @pytest.mark.usefixtures("_other_broker")
-def test_the_demo_on_a_broker_of_its_own(code: Path, run_python: RunPython) -> None:
-    before = folders()
-    ended = run_python("-m", "zmqtasks", "demo", "--broker", "--workers", "3", "--path", str(code), "--json")
+def test_the_demo_on_a_broker_of_its_own(code: Path, run_python: RunPython, temporary: Path) -> None:
+    arguments = ("--broker", "--workers", "3", "--path", str(code), "--json")
+    ended = run_python("-m", "zmqtasks", "demo", *arguments, env={"TMPDIR": str(temporary)})
     assert ended.returncode == 0, ended.stderr
     answer = json.loads(ended.stdout)
     assert (answer["files"], answer["workers"], answer["broker"], answer["counts_equal"]) == (
@@ -327,15 +328,14 @@ def test_the_demo_on_a_broker_of_its_own(code: Path, run_python: RunPython) -> N
     assert re.fullmatch(
         r"a broker, 2 workers of 2: 6 of 6 in .*\none process: 6 of 6 in .*\n", said(ended.stderr)
     ), "and nothing else is said"
-    assert folders() == before
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_the_broker_and_the_workers_end_with_the_demo(number: int) -> None:
-    before = folders()
+def test_the_broker_and_the_workers_end_with_the_demo(number: int, temporary: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "zmqtasks", "demo", "--broker", "--workers", "2"],
-        env=python_environment(),
+        env={**python_environment(), "TMPDIR": str(temporary)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -343,16 +343,17 @@ def test_the_broker_and_the_workers_end_with_the_demo(number: int) -> None:
             demo = psutil.Process(process.pid)
             # A broker, and two workers that have a fork server and a child each.
             until(lambda: len(demo.children(recursive=True)) >= 7, within_s=30)
+            assert list(temporary.iterdir())
             family = demo.children(recursive=True)
             process.send_signal(number)
             assert process.wait(30) == (130 if number == signal.SIGINT else -signal.SIGKILL)
         except BaseException:
             process.kill()
             raise
-    gone, alive = psutil.wait_procs(family, timeout=20)
+    gone, alive = psutil.wait_procs(family, timeout=40)
     assert not alive
     assert len(gone) == len(family)
-    until(lambda: folders() <= before)
+    until(lambda: not list(temporary.iterdir()))
 
 
 # ---- through a pipeline -----------------------------------------------------------------------------------------
@@ -401,10 +402,10 @@ def test_ctrl_c_ends_a_demo_that_is_a_pipeline() -> None:
             until(lambda: len(demo.children(recursive=True)) >= 4, within_s=30)
             family = demo.children(recursive=True)
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=40)
         except BaseException:
             process.kill()
             raise
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert not psutil.wait_procs(family, timeout=40)[1]

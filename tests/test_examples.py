@@ -26,7 +26,6 @@ from zmqtasks.cli import main
 if TYPE_CHECKING:
     from conftest import RunPython
 
-pytestmark = pytest.mark.timeout(60)
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SCRIPTS = sorted((ROOT / "examples").rglob("*.sh"))

@@ -283,7 +283,7 @@ def test_a_client_that_is_stopped_for_a_while_has_all_its_results(tmp_path: Path
         gate.open()
         until(lambda: other.inspect.status()["tasks"]["SUCCEEDED"] == 300)
         process.send_signal(signal.SIGCONT)
-        assert process.communicate(timeout=20)[0] == "300000\n"
+        assert process.communicate(timeout=40)[0] == "300000\n"
         assert process.returncode == 0
 
 

@@ -22,8 +22,6 @@ from zmqtasks.nodes.story import FORGOTTEN
 if TYPE_CHECKING:
     from brokered import Cluster, Clusters
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:

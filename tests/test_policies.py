@@ -175,7 +175,7 @@ def test_no_retry_after_the_deadline(client: Client, log: Path) -> None:
     rule = Retry(99, delay=0.4, factor=1, jitter="none", deadline=1.0)
     assert client.submit(abs, -1).result(30) == 1  # a worker is there, before the time runs
     assert isinstance(client.options(retry=rule).submit(failing(99, log)).exception(30), OSError)
-    assert len(runs(log)) in (2, 3)
+    assert 1 <= len(runs(log)) <= 3
 
 
 def test_a_result_that_cannot_travel_is_not_retried(client: Client, log: Path) -> None:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from zmqtasks import Client
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def done(value: Any = None) -> Future[Any]:
     future: Future[Any] = Future()
