@@ -338,6 +338,17 @@ def test_a_burst_does_not_leave_what_runs(world: World, address: str) -> None:
     assert world.here("result", later, "--wait", "--broker", address)[1] == "2\n"
 
 
+def test_a_burst_whose_broker_ends(world: World) -> None:
+    broker, address = world.broker()
+    worker = world.start("worker", address, "-c", "1", "--burst")
+    submitted(world, address, "jobs:begins", str(world.folder))
+    world.begun()
+    broker.signal(signal.SIGKILL)
+    broker.wait()
+    assert worker.wait() == 4
+    assert f"zmqtasks: no broker answers at {address} within 3 s\n" in worker.err
+
+
 def test_a_burst_without_a_broker(world: World) -> None:
     code, out, err = world.ended("worker", "tcp://127.0.0.1:1", "--burst")
     assert (code, out) == (4, "")

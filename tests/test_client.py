@@ -7,6 +7,7 @@ import gc
 import itertools
 import operator
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ import pytest
 from conftest import OpenClient, until
 from gate import Gate, note, wait_at
 
-from zmqtasks import Client, Future, QueueFull, ResultExpired, State, UnknownTask, current
+from zmqtasks import Client, ConnectionTimeout, Future, QueueFull, ResultExpired, State, UnknownTask, current
 from zmqtasks.messages import CANCELLED
 
 
@@ -43,6 +44,34 @@ def test_every_keyword_belongs_to_the_function(shared_client: Client) -> None:
 def test_what_is_not_callable_is_refused(shared_client: Client) -> None:
     with pytest.raises(TypeError, match=r"what to call, not 42"):
         shared_client.submit(42)  # type: ignore[arg-type]  # that is the test
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"address": 5555}, TypeError, "address is text as tcp://host:5555"),
+        ({"address": "host"}, ValueError, "'host' is no address of a broker"),
+        ({"address": "tcp://127.0.0.1:65536"}, ValueError, "is no address of a broker"),
+        ({"address": "tcp://127.0.0.1:0"}, ValueError, "is no address of a broker"),
+        ({"connect_timeout": "5"}, ValueError, "connect_timeout is seconds or a timedelta, more than 0, not '5'"),
+        ({"connect_timeout": -1}, ValueError, "connect_timeout is seconds or a timedelta, more than 0, not -1"),
+        ({"name": 3}, TypeError, "name is text, not 3"),
+        ({"on_full": "go"}, ValueError, 'on_full is "wait" or "raise", not'),
+        ({"retry": 3}, TypeError, "retry is a zmqtasks.Retry, not 3"),
+    ],
+)  # fmt: skip
+def test_what_a_client_is_made_of(given: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=re.escape(says)):
+        Client(**given)
+    with pytest.raises(error, match=re.escape(says)):
+        Client(**{"address": "tcp://127.0.0.1:1", **given})
+
+
+def test_nobody_waits_longer_than_that_for_a_broker() -> None:
+    began = monotonic()
+    with pytest.raises(ConnectionTimeout, match=r"no broker answers at tcp://127.0.0.1:1 within 0.1 s"):
+        Client("tcp://127.0.0.1:1", connect_timeout=timedelta(seconds=0.1))
+    assert monotonic() - began < 5
 
 
 @pytest.mark.parametrize(

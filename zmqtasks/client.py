@@ -15,13 +15,15 @@ from zmqtasks.messages import FINAL_FROM, SUCCEEDED
 from zmqtasks.nodes import child
 from zmqtasks.nodes.cpus import cpus
 from zmqtasks.nodes.local import LocalCluster
-from zmqtasks.options import Retry
+from zmqtasks.options import Duration, Retry, duration_s
 from zmqtasks.outcome import load
 from zmqtasks.payload import error_of
 from zmqtasks.submitter import Submitter, number_of
 
 if TYPE_CHECKING:
     from zmqtasks.introspection import Inspect
+
+PORT_MAX = 65535
 
 
 class Client(Submitter):
@@ -46,7 +48,7 @@ class Client(Submitter):
         key: str | os.PathLike[str] | None = None,
         name: str | None = None,
         on_full: str = "wait",
-        connect_timeout: float = 5.0,
+        connect_timeout: Duration = 5.0,
         retry: Retry | None = None,
     ) -> None:
         address = address or os.environ.get("ZMQTASKS_BROKER") or None
@@ -58,6 +60,11 @@ class Client(Submitter):
                     raise ValueError(f"{what} is 1 or more, not {number}")
         if retry is not None and not isinstance(retry, Retry):
             raise TypeError(f"retry is a zmqtasks.Retry, not {retry!r}")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name is text, not {name!r}")
+        if on_full not in ("wait", "raise"):
+            raise ValueError(f'on_full is "wait" or "raise", not {on_full!r}')
+        connect_s = duration_s("connect_timeout", connect_timeout)
         host: Any
         if address is None:
             if workers is None:
@@ -68,17 +75,14 @@ class Client(Submitter):
                 raise ValueError(
                     "workers and queue_max are for a client without a broker: there the broker has them"
                 )
-            if on_full not in ("wait", "raise"):
-                raise ValueError(f'on_full is "wait" or "raise", not {on_full!r}')
             if not isinstance(address, str):
                 raise TypeError(f"address is text as tcp://host:5555, not {address!r}")
-            if not re.fullmatch(r"tcp://.+:\d{1,5}|ipc://.+", address):
+            found = re.fullmatch(r"tcp://.+:(\d{1,5})|ipc://.+", address)
+            if found is None or not 0 < int(found[1] or 1) <= PORT_MAX:
                 raise ValueError(f"{address!r} is no address of a broker: tcp://host:5555, say")
             from zmqtasks.nodes.remote import connect
 
-            host = connect(
-                address, key, name=name or "", patient=on_full == "wait", connect_s=connect_timeout
-            )
+            host = connect(address, key, name=name or "", patient=on_full == "wait", connect_s=connect_s)
         super().__init__(host, Calls(host))
         if retry is not None:
             self._options = self._options.replace(retry=self._calls.rule(retry))

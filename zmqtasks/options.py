@@ -8,14 +8,14 @@ from typing import Any, Literal, TypedDict
 
 import msgspec
 
-__all__ = ["DEFAULT_OPTIONS", "DEFAULT_RETRY", "PRIORITY_MAX", "Options", "Retry", "RetryRule"]
+__all__ = ["DEFAULT_OPTIONS", "DEFAULT_RETRY", "PRIORITY_MAX", "Options", "Retry", "RetryRule", "duration_s"]
 
 PRIORITY_MAX = 9
 JITTERS = ("full", "none", "equal")
 Duration = float | timedelta
 
 
-def _seconds(name: str, value: Any, *, least: float | None = None) -> float:
+def duration_s(name: str, value: Any, *, least: float | None = None) -> float:
     """A duration as seconds: at least `least`, or above 0 where none is given."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -55,14 +55,14 @@ class Retry(msgspec.Struct, frozen=True):
                 raise TypeError(f"{name} is an exception class or a tuple of them, not {given!r}")
             msgspec.structs.force_setattr(self, name, classes)
         for name in ("delay", "max_delay"):
-            seconds = _seconds(name, getattr(self, name), least=0.0)
+            seconds = duration_s(name, getattr(self, name), least=0.0)
             msgspec.structs.force_setattr(self, name, seconds)
         if type(self.factor) not in (int, float) or not 1 <= self.factor < float("inf"):
             raise ValueError(f"factor is a number, 1 or more, not {self.factor!r}")
         if self.jitter not in JITTERS:
             raise ValueError(f"jitter is one of {', '.join(JITTERS)}, not {self.jitter!r}")
         if self.deadline is not None:
-            msgspec.structs.force_setattr(self, "deadline", _seconds("deadline", self.deadline))
+            msgspec.structs.force_setattr(self, "deadline", duration_s("deadline", self.deadline))
 
 
 class RetryRule(msgspec.Struct, frozen=True, array_like=True):
@@ -110,13 +110,13 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     def replace(self, **changes: Any) -> Options:
         """The same with `changes`; an unknown name is a `TypeError`, a value out of its range a `ValueError`."""
         if unknown := changes.keys() - set(self.__struct_fields__):
-            known = ", ".join(self.__struct_fields__)
+            known = ", ".join((*self.__struct_fields__, "eta"))
             raise TypeError(f"no such option: {', '.join(sorted(unknown))} (there are: {known})")
         if isinstance(countdown := changes.get("countdown"), timedelta):
             changes["countdown"] = countdown.total_seconds()
         for name in ("time_limit", "expires"):
             if changes.get(name) is not None:
-                changes[name] = _seconds(name, changes[name])
+                changes[name] = duration_s(name, changes[name])
         options: Options = msgspec.structs.replace(self, **changes)
         options.check()
         return options

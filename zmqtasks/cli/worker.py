@@ -152,14 +152,14 @@ def worker(
 
 
 def _watch_for(worker: Worker, broker: str, key: Path | None, *, burst: bool) -> list[str]:
-    """Say once that no broker answers; where that is not to be waited for, stop: then the list has why."""
+    """Say once that no broker answers; where that is not to be waited for, now or later, stop: the list has why."""
     from zmqtasks.cli.connection import answers, not_to_this_key
     from zmqtasks.cli.service import say
 
     absent: list[str] = []
 
     def look(*_: object) -> None:
-        if worker.has_joined:
+        if worker.is_in or (worker.has_joined and not burst):
             return
         strange = not_to_this_key(broker, key, "worker") if answers(broker) else ""
         if burst:
@@ -169,5 +169,5 @@ def _watch_for(worker: Worker, broker: str, key: Path | None, *, burst: bool) ->
             say(f"{strange}: trying on" if strange else f"no broker answers at {broker} yet: waiting for it")
 
     signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S, PATIENCE_S if burst else 0.0)
     return absent

@@ -52,6 +52,11 @@ class Worker:
         self._stops = 2 if cold else self._stops + 1
         self._loop.wake()
 
+    @property
+    def is_in(self) -> bool:
+        """Whether a broker has it now."""
+        return self._stay is not None
+
     def run(self) -> str:
         """Work until stopped; why it ended, where that was not asked for."""
         retry_at: float | None = monotonic()
