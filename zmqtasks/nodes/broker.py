@@ -22,7 +22,7 @@ from zmqtasks.core.history import History
 from zmqtasks.core.results import Results, end
 from zmqtasks.journal import Journal
 from zmqtasks.journal.memory import MemoryJournal
-from zmqtasks.keys import KeyStore, is_ipv6, is_on_this_machine, require_safe_bind
+from zmqtasks.keys import KeyStore, is_on_this_machine, require_safe_bind
 from zmqtasks.messages import FACE, LEASED, QUEUED, RETRYING, SCHEDULED, WAITING, Cancel, Run, Task
 from zmqtasks.nodes.asks import Asker
 from zmqtasks.nodes.broker_site import BrokerSite
@@ -32,7 +32,7 @@ from zmqtasks.nodes.inspection import Inspection
 from zmqtasks.nodes.loop import Loop
 from zmqtasks.nodes.mailbox import Mail, Mailbox, Monitor
 from zmqtasks.nodes.requests import Requests
-from zmqtasks.nodes.sockets import BEATS
+from zmqtasks.nodes.sockets import BEATS, attend, listen
 from zmqtasks.nodes.visitor import Session, Visitor
 from zmqtasks.nodes.zap import LOOK_S, Authenticator, keypair, secure_server, user_of
 
@@ -95,12 +95,7 @@ class Broker:
 
     def _open(self, addresses: list[str], store: KeyStore, silence_s: float) -> Mailbox:
         socket = self._context.socket(zmq.ROUTER)
-        socket.set(zmq.ROUTER_MANDATORY, 1)
-        socket.set(zmq.SNDHWM, 0)  # credit and windows bound what is on its way
-        socket.set(zmq.RCVHWM, 0)
-        socket.set(zmq.HEARTBEAT_IVL, int(silence_s * 200))
-        socket.set(zmq.HEARTBEAT_TIMEOUT, int(silence_s * 1000))
-        socket.set(zmq.BACKLOG, 1024)
+        attend(socket, silence_s=silence_s)  # credit and windows bound what is on its way
         if not all(address.startswith("ipc:") for address in addresses):
             for address in addresses:
                 require_safe_bind(address, store)
@@ -110,7 +105,7 @@ class Broker:
             self._authenticator = Authenticator(self._context, store)
             self._loop.watch(self._authenticator)
         self._monitor = Monitor(socket, zmq.EVENT_DISCONNECTED)
-        self.addresses = [_bound(socket, address) for address in addresses]
+        self.addresses = [listen(socket, address) for address in addresses]
         self.address = self.addresses[-1]
         mailbox = Mailbox(socket)
         self._loop.watch(mailbox)
@@ -319,13 +314,3 @@ class Broker:
             self._authenticator.close()
         self._context.term()
         self._loop.close()
-
-
-def _bound(socket: zmq.Socket[bytes], address: str) -> str:
-    """Where it listens now; an `OSError` with the address as its `filename` if it cannot."""
-    socket.set(zmq.IPV6, is_ipv6(address))
-    try:
-        socket.bind(address)
-    except zmq.ZMQError as error:
-        raise OSError(error.errno, zmq.strerror(error.errno or 0), address) from None
-    return bytes(socket.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")

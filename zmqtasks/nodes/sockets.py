@@ -1,4 +1,4 @@
-"""The sockets that a ventilator or a sink binds, all of one context, under one lock."""
+"""The sockets that a broker, a ventilator or a sink binds; those of a pipeline's are of one context, under one lock."""
 
 from __future__ import annotations
 
@@ -46,24 +46,14 @@ class Sockets:
         """One more; at most `hwm` messages wait in it for a peer (0: any number)."""
         socket = self.context.socket(kind)
         self._all.append(socket)
-        socket.set(zmq.IPV6, is_ipv6(address))
-        for option in (zmq.SNDHWM, zmq.RCVHWM):
-            socket.set(option, hwm)
+        attend(socket, hwm=hwm)
         if buffer_bytes:
             for option in (zmq.SNDBUF, zmq.RCVBUF):
                 socket.set(option, buffer_bytes)
-        if kind == zmq.ROUTER:
-            socket.set(zmq.ROUTER_MANDATORY, 1)
-        socket.set(zmq.HEARTBEAT_IVL, int(SILENCE_S * 200))
-        socket.set(zmq.HEARTBEAT_TIMEOUT, int(SILENCE_S * 1000))
-        socket.set(zmq.BACKLOG, 1024)
         if self._is_secure:
             domain = DOMAIN if kind == zmq.ROUTER else WORKERS
             secure_server(socket, *self._store.server(), domain=domain)
-        try:
-            socket.bind(address)
-        except zmq.ZMQError as error:
-            raise OSError(error.errno, zmq.strerror(error.errno or 0), address) from None
+        listen(socket, address)
         return socket
 
     def admits(self, frame: zmq.Frame) -> bool:
@@ -86,6 +76,27 @@ class Sockets:
         for socket in self._all:
             socket.close(linger_ms)
         self.context.term()
+
+
+def attend(socket: zmq.Socket[bytes], *, silence_s: float = SILENCE_S, hwm: int = 0) -> None:
+    """Have it notice who is silent for so long; what it cannot send is an error, and `hwm` messages wait for a peer."""
+    if socket.type == zmq.ROUTER:
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+    for option in (zmq.SNDHWM, zmq.RCVHWM):
+        socket.set(option, hwm)
+    socket.set(zmq.HEARTBEAT_IVL, int(silence_s * 200))
+    socket.set(zmq.HEARTBEAT_TIMEOUT, int(silence_s * 1000))
+    socket.set(zmq.BACKLOG, 1024)
+
+
+def listen(socket: zmq.Socket[bytes], address: str) -> str:
+    """Bind it; where it listens now. An `OSError` with the address as its `filename` if it cannot."""
+    socket.set(zmq.IPV6, is_ipv6(address))
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, zmq.strerror(error.errno or 0), address) from None
+    return endpoint(socket)
 
 
 def endpoint(socket: zmq.Socket[bytes]) -> str:
