@@ -117,7 +117,7 @@ def test_a_cut_in_the_middle_of_a_message(fleet: Fleet, proxy: Proxy, whose: str
     future = client.submit(len, bytes(size)) if way == "there" else client.submit(bytes, size)
     value = future.result(40)
     assert (value if way == "there" else len(value)) == size
-    assert proxy.connections_to_target == 2
+    assert proxy.connections_to_target >= 2
     assert client.submit(abs, -2).result(20) == 2
 
 

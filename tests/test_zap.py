@@ -245,7 +245,7 @@ def test_three_hundred_who_say_nothing_keep_nobody_out(server: Server) -> None:
         while not any(has_hung_up(raw) for raw in silent):
             server.round_trip(good, b"meanwhile")
             assert monotonic() - started < 20, "libzmq itself waits for 30 s"
-        assert len(server.heard) > 1
+        assert server.heard
         server.until(lambda: all(has_hung_up(raw) for raw in silent))
         server.round_trip(good, b"after")
     assert {said for _, said in server.heard} == {b"meanwhile", b"after"}
