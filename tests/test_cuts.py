@@ -15,6 +15,10 @@ from gate import Gate, wait_at, work
 from proxy import Proxy
 
 from zmqtasks import BrokerLost
+from zmqtasks.messages import Task
+from zmqtasks.nodes.ids import session_of
+from zmqtasks.nodes.questions import Question
+from zmqtasks.visit import Welcome
 
 MB = 1 << 20
 LONG_S = 1.5  # all that may come of a cut has come: each side tries again after half a second at most
@@ -155,6 +159,27 @@ def test_a_client_is_back_with_a_task_that_ran_all_the_while(fleet: Fleet, proxy
     assert future.result(20) == 5
     assert future.attempts == 1
     assert gate.arrived() == ["5"]
+
+
+def test_who_hears_of_a_loss_may_ask_at_once(fleet: Fleet) -> None:
+    """And submit: what comes after the loss is not lost with the rest."""
+    client = fleet.client()
+    line = client._host.line
+    client.close()  # its thread is gone: this one does its work
+    asked = Question(lambda token: token)
+
+    class Face:
+        def settle(self, task: Task, state: int, outcome: Any) -> None:
+            line.questions.put(asked)
+            line.outgoing.inbox.append(Task(line.ids.next(), 0, b""))
+
+    line.faces.add([Task(5, 0, b"", face=Face())])
+    before = Question(lambda token: token)
+    line.questions.put(before)
+    line._welcome(Welcome("another", 77, -1, 1, 1.0))
+    assert isinstance(before.error, BrokerLost)
+    assert line.questions.has(asked)
+    assert [session_of(task.id) for task in line.outgoing.inbox] == [77]
 
 
 def test_a_client_that_was_away_for_too_long_is_told_so_and_its_outcomes_are_kept(gate: Gate) -> None:

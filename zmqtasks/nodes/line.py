@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -266,10 +267,10 @@ class Line:
     def _welcome(self, head: Welcome) -> None:
         self.workers = max(1, head.slots)
         if head.taken < 0:  # it does not know this session
+            loss = AWAY if head.cluster_id == self.cluster_id else GONE
+            tasks, questions = list[Task](), list[Question]()
             if self.welcomed.is_set():
-                loss = AWAY if head.cluster_id == self.cluster_id else GONE
-                self._lose_all(loss)
-                self.questions.fail(BrokerLost(loss))
+                tasks, questions = [*self.faces.take_all(), *self._take_inbox()], self.questions.take_all()
             self.session = head.first
             self.cluster_id = head.cluster_id
             self.ids = Ids(head.first)
@@ -277,6 +278,10 @@ class Line:
             self._known.clear()
             self._about.got = 0
             self.outgoing.begin_anew()
+            for task in tasks:  # now: whoever hears of the loss may submit and ask again at once
+                _lose(task, loss)
+            for question in questions:
+                question.settle(None, BrokerLost(loss))
         else:
             self.outgoing.take_off(head.taken)
             # What names a function or a buffer counts on the messages before it: they are sent in their order again.
@@ -335,12 +340,15 @@ class Line:
         """What becomes of tasks that are not settled when it ends."""
         return Loss(self.error) if self.error is not None else "the client was closed before it was done"
 
+    def _take_inbox(self) -> list[Task]:
+        tasks = []
+        with suppress(IndexError):
+            while True:
+                tasks.append(self.outgoing.inbox.popleft())
+        return tasks
+
     def _lose_inbox(self, reason: str) -> None:
-        while self.outgoing.inbox:
-            try:
-                task = self.outgoing.inbox.popleft()
-            except IndexError:
-                return
+        for task in self._take_inbox():
             _lose(task, reason)
 
     def _lose_all(self, reason: str) -> None:

@@ -68,10 +68,14 @@ class Questions:
             for question in self._until.pop(each):
                 question.settle(cancelled)
 
-    def fail(self, error: ZmqTasksError) -> None:
-        """Nobody will answer."""
+    def take_all(self) -> list[Question]:
+        """Whatever is left, to be settled by the caller."""
         waiting = [*self._by_token.values(), *[each for some in self._until.values() for each in some]]
         self._by_token.clear()
         self._until.clear()
-        for question in waiting:
+        return waiting
+
+    def fail(self, error: ZmqTasksError) -> None:
+        """Nobody will answer."""
+        for question in self.take_all():
             question.settle(None, error)
