@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from zmqtasks.calls import Calls
-from zmqtasks.errors import ResultExpired, UnknownTask
+from zmqtasks.errors import BrokerLost, ResultExpired, UnknownTask
 from zmqtasks.future import known_as
 from zmqtasks.messages import FINAL_FROM, SUCCEEDED
 from zmqtasks.nodes import child
@@ -109,9 +109,13 @@ class Client(Submitter):
         """
         host = self._host
         future = known_as(task_id)
-        if future is not None and future.host is host:
-            return future.result(timeout)
         number = number_of(task_id, host.cluster_id)
+        if future is not None and future.host is host:
+            try:
+                return future.result(timeout)
+            except BrokerLost:  # by this client, which was away for too long; the broker may have its outcome
+                if number is None or isinstance(host, LocalCluster):
+                    raise
         if number is None:
             raise UnknownTask(f"{task_id} is no task of this client's")
         if isinstance(host, LocalCluster):
