@@ -8,6 +8,7 @@ import when it runs.
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: those of the process) ask for, and return its exit code.
 
     The codes are those of `Exit`. An error is one line on standard error; with `--debug`, or `ZMQTASKS_DEBUG=1` in
-    the environment, what failed is raised instead.
+    the environment, its traceback.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("ZMQTASKS_DEBUG", "0") not in ("", "0")
@@ -30,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
         return Exit.FAILED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is said
         if debug:
-            raise
+            traceback.print_exc()
+            return exit_of(error)
         text, kind = str(error), type(error).__name__
         ours = isinstance(error, ZmqTasksError)  # it speaks to the user: its type has nothing to add
         _complain(text if text and ours else f"{kind}: {text}" if text else kind)
