@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zmqtasks.blobs import Buffer, Packed
 from zmqtasks.core.deal import Dealer
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.pace import COST_S_MIN, HAND_BYTES_MAX, HAND_MAX, SHORT_S, WINDOW_S, Pace
 from zmqtasks.core.peer import Peer
-from zmqtasks.messages import LEASED, Done, Joined, Submit, Task
+from zmqtasks.messages import LEASED, Done, Joined, Submit, Task, Value
 from zmqtasks.options import Options
 
 
@@ -99,6 +100,25 @@ def test_a_hand_has_a_limit_in_bytes_beyond_the_first_two() -> None:
     full = peer.items
     assert dealt(made, peer) == [full]
     assert dealt(dealer(singles(9, size=HAND_BYTES_MAX + 1), fn7=1e-6), Peer(1, 1, 0.0))[0] in (1, 2)
+
+
+def test_the_values_that_a_task_takes_count_in_its_hand() -> None:
+    third = HAND_BYTES_MAX // 3
+    tasks = singles(9)
+    for task in tasks:
+        task.inputs = (Value(b"x" * third),)
+    made, peer = dealer(tasks, fn7=1e-6), Peer(1, 1, 0.0)
+    assert dealt(made, peer)[0] <= 4
+    assert peer.bytes >= 3 * third
+    peer.check()
+
+
+def test_what_travels_once_does_not_count_each_time() -> None:
+    blob = Buffer(HAND_BYTES_MAX, memory=b"x" * HAND_BYTES_MAX, digest=b"d")
+    tasks = singles(9)
+    for task in tasks:
+        task.inputs = (Value(Packed(b"stream", [blob])),)
+    assert dealt(dealer(tasks, fn7=1e-6), Peer(1, 1, 0.0)) == [9]
 
 
 def test_all_have_some_before_one_has_much() -> None:

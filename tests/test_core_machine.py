@@ -47,6 +47,13 @@ AWAITS = 1  # the function whose tasks may be coroutines: never spans
 AT_ONCE = 5
 
 
+class Worth(int):
+    """A value, which has a length as all payloads have."""
+
+    def __len__(self) -> int:
+        return 8
+
+
 class Worker:
     """A peer's side: its hand in order, the first of it running; and its mail."""
 
@@ -97,7 +104,7 @@ class Worker:
         at = at % len(self.hand) if self.awaits else 0
         task = self.hand[at]
         pace = [(task.fn, 1, FUNCTION_COSTS_S[task.fn])]
-        value = ("failed", task.id) if failed else task.id
+        value = ("failed", task.id) if failed else Worth(task.id)
         if task.span:
             part = Part(task.ordinal, task.offset, 1, failed, value if failed else [value])
             self.mail.append(Done(task.ordinal, [], parts=[part], pace=pace))

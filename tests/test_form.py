@@ -53,7 +53,9 @@ FLOORS = {
         BYTES,
     ),
     "core": CORE,
-    **dict.fromkeys(("messages", "members", "options", "errors", "suggest", "units"), WORDS),
+    **dict.fromkeys(
+        ("messages", "members", "loans", "weight", "options", "errors", "suggest", "units"), WORDS
+    ),
 }
 """The floor of each module or package of the top level; what is not named here is on PROGRAMS."""
 

@@ -146,6 +146,18 @@ class Packed(msgspec.Struct):
         size = self.data.nbytes if isinstance(self.data, Buffer) else len(self.data)
         return size + sum(buffer.nbytes for buffer in self.buffers)
 
+    @property
+    def weight(self) -> int:
+        """The bytes that are sent each time: not those of buffers that are named by their hash."""
+        size = (
+            len(self.data)
+            if not isinstance(self.data, Buffer)
+            else 0
+            if self.data.digest
+            else self.data.nbytes
+        )
+        return size + sum([buffer.nbytes for buffer in self.buffers if not buffer.digest])
+
 
 def stream_of(payload: bytes | Packed) -> bytes | bytearray | memoryview:
     """The stream of a payload, without the buffers."""

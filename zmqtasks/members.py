@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from zmqtasks.messages import Value
+from zmqtasks.weight import weight
 
 
 class Lapse(msgspec.Struct, frozen=True, gc=False):
@@ -23,10 +24,11 @@ class Gathered:
     Each is a `Value`, whose payload may be another's `Gathered`, or a `Lapse`, which becomes its exception.
     """
 
-    __slots__ = ("depth", "nbytes", "values")
+    __slots__ = ("_weight", "depth", "nbytes", "values")
 
     def __init__(self, values: list[Value | Lapse]) -> None:
         self.values = values
+        self._weight = -1
         self.depth = 1 + max(
             [_depth(value.payload) for value in values if type(value.payload) in _DEEP], default=0
         )
@@ -34,6 +36,13 @@ class Gathered:
 
     def __len__(self) -> int:
         return self.nbytes
+
+    @property
+    def weight(self) -> int:
+        """As that of any payload."""
+        if self._weight < 0:
+            self._weight = sum([weight(value.payload) for value in self.values if type(value) is Value])
+        return self._weight
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Gathered) and self.values == other.values

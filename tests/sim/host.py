@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqtasks.core.effects import Answer, End, Look, Record, Send, Settle
 from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX
+from zmqtasks.core.peer import size
 from zmqtasks.messages import (
     QUEUED,
     Done,
@@ -228,7 +229,7 @@ class Host:
     def _look_at_credit(self, peer: Peer, run: Run) -> None:
         before = peer.items - run.tasks[-1].count
         if peer.items > HAND_MAX or (
-            peer.bytes - len(run.tasks[-1].payload) > HAND_BYTES_MAX and before >= 2 * peer.slots
+            peer.bytes - size(run.tasks[-1]) > HAND_BYTES_MAX and before >= 2 * peer.slots
         ):
             raise Wrong(f"peer {peer.id} has too much in hand")
         child, cost_s = self.children[peer.id], self.dispatcher._dealer.pace.cost_s

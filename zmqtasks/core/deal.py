@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from zmqtasks.core.attempts import is_suspect
 from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.pace import HAND_BYTES_MAX, HAND_MAX, SHORT_S, STEAL_S, WEIGHED, Pace, window_s
-from zmqtasks.core.peer import Peer
+from zmqtasks.core.peer import Peer, size
 from zmqtasks.messages import LEASED, QUEUED, Run, Task
 
 
@@ -99,9 +99,7 @@ class Dealer:
                 ahead = (2 if cost < SHORT_S else 1) * peer.slots - peer.items
                 room = max(ahead, int((peer.window_s * peer.slots - peer.hand_s) / cost))
             room = min(room, share, HAND_MAX - peer.items)
-            if room <= 0 or (
-                peer.bytes + len(task.payload) > HAND_BYTES_MAX and peer.items >= 2 * peer.slots
-            ):
+            if room <= 0 or (peer.bytes + size(task) > HAND_BYTES_MAX and peer.items >= 2 * peer.slots):
                 break
             if task.count > 1:
                 if room < task.count:
@@ -184,5 +182,5 @@ def _run_of_singles(level: deque[Task], items: int, nbytes: int) -> list[Task]:
         if task.state == QUEUED:  # else it was cancelled
             taken.append(task)
             items -= 1
-            nbytes -= len(task.payload)
+            nbytes -= len(task.payload) if not task.inputs else size(task)
     return taken

@@ -7,6 +7,12 @@ from itertools import islice
 
 from zmqtasks.core.pace import GRACE_S, NETWORK_BYTES_S, WINDOW_S
 from zmqtasks.messages import LEASED, Cancel, Task
+from zmqtasks.weight import weight
+
+
+def size(task: Task) -> int:
+    """The bytes that a task brings to whoever is given it."""
+    return len(task.payload) + sum([weight(value.payload) for value in task.inputs])
 
 
 class Peer:
@@ -31,7 +37,7 @@ class Peer:
         self.hand: dict[int | tuple[int, int], Task] = {}
         self.hand_s = 0.0  # the estimate of what is in hand
         self.items = 0  # tasks in hand, each item of a span counted
-        self.bytes = 0  # payload bytes in hand
+        self.bytes = 0  # payload bytes in hand, and those of inputs
         self.priority = 0  # the lowest in hand, as far as is known
         self.next_ordinal = 0
         self.fresh = (
@@ -81,7 +87,7 @@ class Peer:
         """`front`, cut off `rest`, which is in hand, stays in hand too."""
         front.peer, front.ordinal = self.id, rest.ordinal
         self.hand[front.ordinal, front.offset + front.count] = front
-        self.bytes += len(front.payload)
+        self.bytes += size(front)
 
     def counted_s(self, cost_s: float) -> float:
         """What a task of that cost counts in `hand_s`: on many slots a long one must not take the others' credit."""
@@ -115,7 +121,7 @@ class Peer:
             hand[ordinal] = task
             ordinal += 1
             items += task.count
-            nbytes += len(task.payload)
+            nbytes += len(task.payload) if not task.inputs else size(task)
         self.next_ordinal = ordinal
         self.items += items
         self.bytes += nbytes
@@ -132,7 +138,7 @@ class Peer:
                 self.hand[key] = front
             else:
                 del self.hand[key]
-            self.bytes -= len(task.payload)
+            self.bytes -= size(task)
             task.peer = task.ordinal = -1
         self.items -= items
         self.hand_s = max(0.0, self.hand_s - cost_s) if self.hand else 0.0
@@ -142,7 +148,7 @@ class Peer:
         nbytes, seconds, fn, cost = 0, 0.0, -1, 0.0
         for task in tasks:
             task.peer = task.ordinal = -1
-            nbytes += len(task.payload)
+            nbytes += len(task.payload) if not task.inputs else size(task)
             if task.fn != fn:
                 fn, cost = task.fn, cost_s(task.fn) or 0.0
             seconds += cost
@@ -160,7 +166,7 @@ class Peer:
         """Assert what must hold of its hand."""
         tasks = self.hand.values()
         assert self.items == sum(task.count for task in tasks), f"peer {self.id}: items"
-        assert self.bytes == sum(len(task.payload) for task in tasks), f"peer {self.id}: bytes"
+        assert self.bytes == sum(map(size, tasks)), f"peer {self.id}: bytes"
         for key, task in self.hand.items():
             assert (task.state, task.peer) == (LEASED, self.id), f"peer {self.id}: hand"
             assert self.key_of(task) == key, f"peer {self.id}: task {task.id} stands under {key}"
