@@ -24,6 +24,7 @@ MODULES = (
     "stand",
     "join",
     "joins",
+    "loans",
     "starts",
     "attempts",
     "ledger",
@@ -32,6 +33,7 @@ MODULES = (
     "cancels",
     "losses",
     "waits",
+    "silence",
     "deal",
     "workflow",
     "intake",
@@ -134,7 +136,9 @@ BUGS = {
         "join", "if id_ <= key < id_ + count", "if id_ < key < id_ + count"
     ),
     "an outcome reaches only one of its addresses": Bug(
-        "ledger", "for slot in slots]", "for slot in slots[:1]]"
+        "ledger",
+        "state, value) for slot in slots]\n        return",
+        "state, value) for slot in slots[:1]]\n        return",
     ),
     "a cut span loses its place in the payload": Bug("queue", "    task.offset += items\n", ""),
     "a cut span loses an item": Bug(
@@ -174,13 +178,13 @@ BUGS = {
     ),
     "a countdown is forgotten when a task has waited": Bug(
         "ledger",
-        "                self._schedule(body, now, first=not fresh)",
+        "                self._schedule(body, now, first=not (fresh or last))",
         "                self.move(body, QUEUED)\n                self.ready.push(body)",
     ),
     "the journal hears of it after the worker": Bug(
         "dispatch",
-        "        effects += ledger.settles\n        effects += self._sends\n",
-        "        effects += self._sends\n        effects += ledger.settles\n",
+        "        effects += ledger.settles\n        effects += ledger.loans.asks()\n        effects += self._sends\n",
+        "        effects += ledger.loans.asks()\n        effects += self._sends\n        effects += ledger.settles\n",
     ),
     "the journal is told what is left of a span": Bug(
         "intake", "task if task.count == 1 else copy(task)", "task"
@@ -222,19 +226,39 @@ BUGS = {
     "a wait for what is settled already counts": Bug(
         "waits", "if message.on >= 0 and not self._is_pending(message.on):", "if message.on == -7:"
     ),
-    "who falls silent is never given up": Bug(
-        "dispatch", "now - peer.heard >= silence_s", "now < peer.heard"
-    ),
+    "who falls silent is never given up": Bug("silence", "now - peer.heard >= silence_s", "now < peer.heard"),
     "whoever has nothing to say is given up": Bug(
         "dispatch", "            known.heard = now\n", "            pass\n"
     ),
     "all are given up when this process has stood still": Bug(
-        "dispatch",
+        "silence",
         "self._looked is None or now - self._looked > 2 * silence_s / LOOKS",
         "self._looked is None",
     ),
     "who fell silent is blamed for what it had in hand": Bug(
         "dispatch", 'silence_s:g} s"), now)', 'silence_s:g} s", min(peer.hand, default=-1)), now)'
+    ),
+    # ---- values that were lent
+    "what its lender owes is said to be taken in": Bug(
+        "loans", "        return told if lender in self._owed else count", "        return count"
+    ),
+    "a lender lets go of what was lent with the next submit": Bug(
+        "loans", "self._lent[0][0] <= count:", "self._lent[0][0] <= count + 1:"
+    ),
+    "a lender holds what was lent with the last submit": Bug(
+        "loans", "self._lent[0][0] <= count:", "self._lent[0][0] < count:"
+    ),
+    "a value that is told of reaches one of those that wait": Bug(
+        "ledger", "reversed(self.addresses.take(id_))", "self.addresses.take(id_)[:1]"
+    ),
+    "a value is asked for by each that needs it": Bug(
+        "loans", "        if id_ not in self._lender:\n", "        if True:\n"
+    ),
+    "of two that are needed one is asked for": Bug(
+        "loans", "by_lender.setdefault(lender, []).append(id_)", "by_lender[lender] = [id_]"
+    ),
+    "what is owed by a lender that is gone is waited for": Bug(
+        "dispatch", "        self.ledger.told(self.ledger.loans.lapse(peer_id), now)\n", ""
     ),
     "what is in hand takes no credit": Bug(
         "deal", "(peer.window_s * peer.slots - peer.hand_s) / cost", "peer.window_s * peer.slots / cost"
@@ -426,7 +450,7 @@ NODE_BUGS = {
         "node", "if begun := self._begun():", "if begun := None:"
     ),
     "who is given up is not told": Bug(
-        "dispatch", "            self._sends.append(End(peer.id))\n", "            pass\n"
+        "dispatch", "        self._sends.append(End(peer.id))\n", "        pass\n"
     ),
 }
 
@@ -539,7 +563,7 @@ def _compiled(short: str, source: str) -> CodeType:
 def plant(bug: Bug | None) -> Core:
     """The machines with `bug` in them, or without any, from modules of their own."""
     made = changed(bug, MODULES)
-    return Core(made["dispatch"].Dispatcher, made["node"].Node, vars(made["waits"]))
+    return Core(made["dispatch"].Dispatcher, made["node"].Node, vars(made["waits"]), made["loans"].Lender)
 
 
 def changed(bug: Bug | None, modules: tuple[str, ...]) -> dict[str, ModuleType]:

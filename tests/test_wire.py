@@ -133,7 +133,7 @@ def messages() -> dict[str, tuple[wire.Message, str]]:
         ),
         "asked": (
             codec.asked([task(5, needs=(4,))], {4: (SUCCEEDED, Value(b"v", 2))}, []),
-            "9ba561736b65649199020705c4017000000190c0810591049091940406c40176029090909192000180c2",
+            "9ca561736b65649199020705c4017000000190c0810591049091940406c40176029090909192000180c290",
         ),
         "cancel": (
             wire_message(wire.CancelAsked(5, terminate=True, token=1, count=1)),

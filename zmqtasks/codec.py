@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Any
 
 from zmqtasks import places
 from zmqtasks.blobs import FRAME_BYTES_MIN
+from zmqtasks.loans import Told
 from zmqtasks.messages import (
     JOIN,
     SUCCEEDED,
@@ -59,6 +60,7 @@ from zmqtasks.wire import (
     Single,
     Stops,
     Tasks,
+    Values,
     Waits,
     Yield,
 )
@@ -145,22 +147,15 @@ def asked(
     afar: bool = False,
     instead: dict[int, int] | None = None,
     more: bool = False,
+    lent: Iterable[int] = (),
 ) -> Message:
     """What a task or a client asks for; `outcomes` are those that it knows among what its tasks need.
 
-    Of a task without a face nobody is to hear. `instead`, `more`: as in `Submit`.
+    Of a task without a face nobody is to hear. `instead`, `more`: as in `Submit`. `lent`: what it knows and keeps.
     """
     out = Message(known, afar=afar)
     entries = _entries(tasks, out, attempt=0)
-    told = [
-        (
-            id_,
-            state,
-            out.outcome(state, value.payload if state == SUCCEEDED else value),
-            value.index if state == SUCCEEDED else -1,
-        )
-        for id_, (state, value) in outcomes.items()
-    ]
+    told = _told(outcomes, out)
     others = [task for task in tasks if task.needs or task.root >= 0 or task.face is None]
     needs = {task.id: task.needs for task in others if task.needs}
     out.head = head = Asked(entries, needs, functions, told, out.new)
@@ -169,7 +164,42 @@ def asked(
     head.more = more
     if others:
         places.put(tasks, head)
+    head.lent = list(lent)
     return out
+
+
+def told(message: Told, known: set[bytes]) -> Message:
+    """Values that the peer lacks; `known` are the hashes it has."""
+    out = Message(known, afar=True)
+    out.head = Values(_told(message.known, out), out.new)
+    return out
+
+
+def told_values(message: Arrived) -> Told:
+    """What a lender tells."""
+    return Told(_known(message))
+
+
+def _told(outcomes: dict[int, tuple[int, Any]], out: Message) -> list[Any]:
+    return [
+        (
+            id_,
+            state,
+            out.outcome(state, value.payload if state == SUCCEEDED else value),
+            value.index if state == SUCCEEDED else -1,
+        )
+        for id_, (state, value) in outcomes.items()
+    ]
+
+
+def _known(message: Arrived) -> dict[int, tuple[int, Any]]:
+    return {
+        id_: (
+            state,
+            Value(message.payload(value), index) if state == SUCCEEDED else message.outcome(state, value),
+        )
+        for id_, state, value, index in message.head.known
+    }
 
 
 def asked_tasks(message: Arrived) -> Submit:
@@ -191,14 +221,7 @@ def asked_tasks(message: Arrived) -> Submit:
         for each in tasks:
             each.needs = head.needs.get(each.id, ())
     places.take(tasks, head)
-    known = {
-        id_: (
-            state,
-            Value(message.payload(value), index) if state == SUCCEEDED else message.outcome(state, value),
-        )
-        for id_, state, value, index in head.known
-    }
-    return Submit(tasks, known, instead=head.instead, more=head.more)
+    return Submit(tasks, {**_known(message)}, instead=head.instead, more=head.more)
 
 
 def run_tasks(message: Arrived) -> Run:

@@ -20,7 +20,6 @@ from contextlib import nullcontext
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from zmqtasks import payload as payloads
 from zmqtasks.event import Event, events_of
 from zmqtasks.host import Host
 from zmqtasks.messages import (
@@ -35,9 +34,8 @@ from zmqtasks.messages import (
     Report,
     State,
     Task,
-    Value,
 )
-from zmqtasks.outcome import Item, Opened, Piece, load
+from zmqtasks.outcome import Item, Opened, Piece, as_input, is_light, load
 from zmqtasks.payload import error_of, is_refusal
 from zmqtasks.yielded import Yielded
 
@@ -330,19 +328,11 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def known(self) -> tuple[int, Any] | None:
         """The state, and the value as an input of other tasks or the reason why there is none; None if not settled."""
-        if self._code < FINAL_FROM:
-            return None
-        outcome = self._outcome
-        if type(outcome) is Opened:
-            made_of = outcome.made_of
-            if self._code == SUCCEEDED and made_of is None:
-                return SUCCEEDED, Value(payloads.dump_result(outcome.value))
-            outcome = made_of
-        if self._code != SUCCEEDED:
-            return (CANCELLED, str(outcome)) if is_refusal(outcome) else (self._code, outcome)
-        if isinstance(outcome, Item):
-            return SUCCEEDED, Value(outcome.piece.outcome, outcome.index if outcome.piece.is_list else -1)
-        return SUCCEEDED, Value(outcome)
+        return as_input(self._code, self._outcome) if self._code >= FINAL_FROM else None
+
+    def is_light(self) -> bool:
+        """Whether an outcome goes along with each submit that needs it; True if there is none."""
+        return self._code < FINAL_FROM or is_light(self._code, self._outcome)
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(future)` when there is an outcome, in a thread of the client's; at once if there is one."""

@@ -194,6 +194,12 @@ class Leaving(msgspec.Struct, array_like=True):
     """A node gives back what has not started, takes nothing more, and will be gone."""
 
 
+class Lent(NamedTuple):
+    """In place of an outcome: there is a value, it is not here, and `peer` has it."""
+
+    peer: int
+
+
 class Submit(msgspec.Struct):
     """New tasks; `known` are outcomes among their `needs` that were settled before: (state, value).
 
@@ -203,7 +209,7 @@ class Submit(msgspec.Struct):
     """
 
     tasks: list[Task]
-    known: dict[int, tuple[int, Any]] = {}
+    known: dict[int, tuple[int, Any] | Lent] = {}
     patient: bool = False
     first: bool = False
     instead: dict[int, int] = {}

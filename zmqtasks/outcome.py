@@ -5,9 +5,10 @@ from __future__ import annotations
 import traceback
 from typing import Any, NamedTuple
 
+from zmqtasks import loans
 from zmqtasks import payload as payloads
 from zmqtasks.errors import RemoteError
-from zmqtasks.messages import Task
+from zmqtasks.messages import CANCELLED, SUCCEEDED, Task, Value
 from zmqtasks.streamed import is_streamed
 
 
@@ -37,6 +38,10 @@ class Caught:
         """As of its future."""
         known: tuple[int, Any] | None = self.future.known()
         return known
+
+    def is_light(self) -> bool:
+        """As of its future."""
+        return bool(self.future.is_light())
 
     def __reduce__(self) -> Any:
         return failure_of, (self.task_id, self.future)
@@ -112,3 +117,25 @@ def load(outcome: Any, id_: str) -> Opened:
     except Exception as error:  # noqa: BLE001 - whatever the user's classes do
         error.add_note(f"The task {id_} succeeded; this was raised here, while its result was unpickled.")
         return Opened(None, error)
+
+
+def as_input(state: int, outcome: Any) -> tuple[int, Any]:
+    """The state, and the value as an input of other tasks or the reason why there is none."""
+    if type(outcome) is Opened:
+        made_of = outcome.made_of
+        if state == SUCCEEDED and made_of is None:
+            return SUCCEEDED, Value(payloads.dump_result(outcome.value))
+        outcome = made_of
+    if state != SUCCEEDED:
+        return (CANCELLED, str(outcome)) if payloads.is_refusal(outcome) else (state, outcome)
+    if isinstance(outcome, Item):
+        return SUCCEEDED, Value(outcome.piece.outcome, outcome.index if outcome.piece.is_list else -1)
+    return SUCCEEDED, Value(outcome)
+
+
+def is_light(state: int, outcome: Any) -> bool:
+    """Whether that goes along with each submit that needs it; said without pickling what is large."""
+    if state == SUCCEEDED and type(outcome) is Opened and outcome.made_of is None:
+        value = outcome.value
+        return type(value) not in (str, bytes) or len(value) <= loans.LIGHT_BYTES_MAX
+    return loans.is_light(as_input(state, outcome))

@@ -392,9 +392,9 @@ def error_of(state: int, outcome: Any, id_: str, cluster_id: str) -> BaseExcepti
         return errors.TaskCancelled(f"task {id_}: {outcome}")
     of, of_state, of_outcome = outcome
     of_id = f"{cluster_id}-{of}"
-    error = errors.UpstreamFailed(
-        f"task {id_} never ran: it waited for task {of_id}, which ended {FACE[of_state]}"
-    )
-    if not (of_state == UPSTREAM_FAILED and isinstance(of_outcome, str)):
+    is_lost = of_state == UPSTREAM_FAILED and isinstance(of_outcome, str)
+    how = f": {of_outcome}" if is_lost else f", which ended {FACE[of_state]}"
+    error = errors.UpstreamFailed(f"task {id_} never ran: it waited for task {of_id}{how}")
+    if not is_lost:
         error.__cause__ = error_of(of_state, of_outcome, of_id, cluster_id)
     return error

@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
+from zmqtasks.loans import Lacks
 from zmqtasks.messages import Accepted
 from zmqtasks.options import Options
 
-PROTOCOL = 2  # its version: who speaks another is refused
+PROTOCOL = 3  # its version: who speaks another is refused
 
 
 class Enter(msgspec.Struct, array_like=True, tag="enter"):
@@ -107,7 +108,7 @@ class Refused(msgspec.Struct, array_like=True, tag="refused"):
 
 
 class Taken(msgspec.Struct, array_like=True, tag="taken"):
-    """So many `Asked` of this session are accepted."""
+    """So many `Asked` of this session are accepted; of a node, so many that name what it has lent."""
 
     count: int
 
@@ -172,4 +173,5 @@ Visit = (
     | Enough
     | Inquiry
     | Report
+    | Lacks
 )

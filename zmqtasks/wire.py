@@ -154,7 +154,7 @@ class Asked(msgspec.Struct, array_like=True, tag="asked"):
     `needs` are by the task's id. `functions` are new: (the peer's own number, name, bytes). `known` are (id, state,
     payload, index or -1). The others speak of so many neighbours from a place among `tasks` on: `members`
     (place, how many, join, index of the first), `roots` (place, how many, root), `quiet` (place, how many), of which
-    nobody hears. `instead` and `more` are as in `Submit`.
+    nobody hears. `instead` and `more` are as in `Submit`; the values of the ids in `lent` are kept by the sender.
     """
 
     tasks: list[Group | Single | Joint]
@@ -167,6 +167,14 @@ class Asked(msgspec.Struct, array_like=True, tag="asked"):
     quiet: list[tuple[int, int]] = []
     instead: dict[int, int] = {}
     more: bool = False
+    lent: list[int] = []
+
+
+class Values(msgspec.Struct, array_like=True, tag="told"):
+    """`Told` on the wire; `known` as in `Asked`."""
+
+    known: list[tuple[int, int, Any, int]]
+    blobs: list[Blob]
 
 
 class CancelAsked(msgspec.Struct, array_like=True, tag="cancel"):
@@ -244,6 +252,7 @@ Wire = (
     | Forget
     | Progress
     | Asked
+    | Values
     | Gone
     | CancelAsked
     | CancelAnswer

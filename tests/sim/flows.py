@@ -232,7 +232,8 @@ class Flows:
         final = self.sim.truth.final
         for task in self.sim.top.machine.ledger.tasks.values():
             joint = self.joints.get(task.id)
-            there = all(need in final for need in task.needs)
+            owed = self.sim.top.machine.ledger.loans
+            there = all(need in final and need not in owed for need in task.needs)
             if joint is not None and joint.failure != "catch":
                 ended = [final[id_].state for id_ in joint.members if id_ in final]
                 if joint.failure == "fail_fast" and any(state != SUCCEEDED for state in ended):

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmqtasks.core import waits
 from zmqtasks.core.dispatch import Dispatcher
+from zmqtasks.core.loans import Lender
 from zmqtasks.core.node import Node
 from zmqtasks.messages import LEASED, Task
 
 from .flows import Flows
 from .idleness import Idleness
+from .lending import Lending
 from .links import Time
 from .node import NodeHost
 from .policies import Policies
@@ -36,9 +38,10 @@ class Core(NamedTuple):
     dispatcher: type[Any]
     node: type[Any]
     waits: dict[str, Any]
+    lender: type[Any]
 
 
-CORE = Core(Dispatcher, Node, vars(waits))
+CORE = Core(Dispatcher, Node, vars(waits), Lender)
 
 
 class Sim:
@@ -68,6 +71,7 @@ class Sim:
         self.truth = Truth(self)
         self.policies = Policies(self)
         self.top = Top(self)
+        self.lending = Lending(self)
         self.idleness = Idleness(self)
 
     @property
@@ -97,6 +101,7 @@ class Sim:
             self.note("no more faults")
             self.time.go(SAFETY_S + LIVENESS_S)
             self.top.verify()
+            self.lending.verify()
             self.truth.verify()
         except Wrong:
             raise
@@ -129,6 +134,7 @@ class Sim:
             latest = when
         if self.has_flows:
             ids += self.flows.plan()
+        self.lending.plan(ids)
         for _ in range(world.cancels):
             id_ = rng.choice((None, None, None, rng.choice(ids), rng.choice(ids), -5))
             self.at(rng.random() * 0.25, self.cancel, id_, rng.random() < 0.6)

@@ -16,6 +16,7 @@ from zmqtasks.core.effects import (
     End,
     Look,
     Record,
+    Send,
     Settle,
 )
 from zmqtasks.core.history import Happened, History
@@ -30,11 +31,14 @@ from zmqtasks.messages import (
     Cancel,
     Claimed,
     Joined,
+    Lent,
     Lost,
     Submit,
 )
 
+from .flows import CLIENT
 from .host import Host
+from .lending import LENDER
 from .node import NodeHost
 from .truth import Final, Question
 from .worlds import Place, Wrong
@@ -75,6 +79,8 @@ class Top(Host):
                 for need in task.needs
                 if need in truth.final and need not in self.sim.flows.quiet
             }
+            if peer == CLIENT:
+                message.known = self.sim.lending.lend(message.known)
             for task in message.tasks:
                 if task.id not in truth.submitted:
                     truth.submitted.update(range(task.id, task.id + task.count))
@@ -211,6 +217,8 @@ class Top(Host):
                 if entry is not None and entry.spec.options.time_limit:
                     claim = Claimed(peer, entry.ordinal, child.claimed_item, child.began_clock)
                 self.receive(0, claim)
+            case Send(peer, message) if peer == LENDER:
+                self.sim.lending.hear(message)
             case End(peer, ordinal, item) if ordinal >= 0:
                 child = self.children[peer]
                 entry = child.current
@@ -247,6 +255,7 @@ class Top(Host):
                     raise Wrong(f"peer {id_} has said nothing for {silent:.3f} s, and is not given up")
         self.sim.policies.look_at_hands()
         self.sim.flows.look()
+        self.sim.lending.look()
         if self._to_refuse is not None and self._to_refuse != self._refused_now:
             raise Wrong(f"refused {self._refused_now}, to be refused {self._to_refuse}")
 
@@ -286,7 +295,9 @@ class Top(Host):
                 if pending + task.count > limit:
                     refused.update(range(task.id, task.id + task.count))
                     continue
-                known = {need: state for need, (state, _) in message.known.items()}
+                known = {
+                    need: SUCCEEDED if type(each) is Lent else each[0] for need, each in message.known.items()
+                }
                 if all(
                     known.get(need, SUCCEEDED if need in here else FAILED) == SUCCEEDED for need in task.needs
                 ):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks.journal.memory import MemoryJournal
+from zmqtasks.loans import LAPSED
 from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FAILED, SUCCEEDED, UPSTREAM_FAILED, Value
 
 from .worlds import Wrong
@@ -164,7 +165,10 @@ class Truth:
     def _verify_end(self, id_: int, final: Final, *, told: bool) -> None:
         work = self.sim.work
         spec, item = work.spec_of[id_]
+        lapsed = {need for need in spec.needs if self.sim.lending.lapsed(need)}
         upstream = [need for need in spec.needs if self.final[need].state != SUCCEEDED]
+        if final.state == UPSTREAM_FAILED and final.payload[2] == LAPSED:
+            upstream = upstream or [*lapsed]
         if (final.state == UPSTREAM_FAILED) != bool(upstream) and final.state not in (
             CANCELLED,
             EXPIRED,
@@ -176,7 +180,8 @@ class Truth:
                 self.final[need].payload[0] if self.final[need].state == UPSTREAM_FAILED else need
                 for need in upstream
             }
-            if by not in first or (state != self.final[by].state and final.payload[2] != "no such task"):
+            told = self.final[by].state if final.payload[2] not in ("no such task", LAPSED) else state
+            if by not in first | lapsed or state != told:
                 raise Wrong(f"task {id_} blames {final.payload}")
             if final.payload[2] == "no such task" and by not in self.refused:
                 raise Wrong(f"task {id_} is told that {by} never was")

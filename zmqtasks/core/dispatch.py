@@ -35,8 +35,10 @@ from zmqtasks.core.losses import Losses
 from zmqtasks.core.pace import NODE_WINDOW_S
 from zmqtasks.core.peer import Peer
 from zmqtasks.core.retry import Retries
+from zmqtasks.core.silence import Silence
 from zmqtasks.core.waits import Waits
 from zmqtasks.core.workflow import Forsaking
+from zmqtasks.loans import Told
 from zmqtasks.members import Closed, Gone
 from zmqtasks.messages import (
     CANCELLED,
@@ -62,8 +64,6 @@ from zmqtasks.messages import (
     Task,
     Waiting,
 )
-
-LOOKS = 4  # how often it is looked, within the time after which silence counts, who is silent
 
 
 class Dispatcher:
@@ -98,7 +98,7 @@ class Dispatcher:
         self._intake = Intake(self.ledger, self._retries, self._limits, queue_max)
         self.waits = Waits(self.ledger, self.peers, self._cancels, self._sends)
         self.holds = False  # nothing is dealt: what has not started is wanted elsewhere
-        self._looked: float | None = None  # when there was a turn last
+        self._silence = Silence(silence_s)
 
     # ---- the contract of a machine ------------------------------------------------------------------------------
 
@@ -115,8 +115,8 @@ class Dispatcher:
             history.begin(now, empty=not self.ledger.tasks)
         for peer, message in inbox:
             self._reactions[type(message)](self, peer, message, now)
-        if self.silence_s is not None:
-            self._give_up_silent(self.silence_s, now)
+        for silent in self._silence.look(self.peers.values(), now):
+            self._give_up(silent, now)
         ledger, dealer, peers = self.ledger, self._dealer, self.peers.values()
         ledger.release_due(now)
         if ledger.starts.heap:
@@ -144,6 +144,7 @@ class Dispatcher:
         effects: list[Effect] = [Record(ACCEPTED, accepted)] if accepted else []
         effects += ledger.records
         effects += ledger.settles
+        effects += ledger.loans.asks()
         effects += self._sends
         ledger.records, ledger.settles, self._intake.accepted = [], [], []
         self._sends.clear()
@@ -157,8 +158,8 @@ class Dispatcher:
         if self.ledger.starts.heap and (latest := self.ledger.starts.next_deadline()) is not None:
             times.append(latest)
         times += self._limits.looks.values()
-        if self.silence_s is not None and self.peers and self._looked is not None:
-            times.append(self._looked + self.silence_s / LOOKS)
+        if self.peers and (look := self._silence.next_deadline()) is not None:
+            times.append(look)
         return min(times) if times else None
 
     def check(self) -> None:
@@ -356,6 +357,7 @@ class Dispatcher:
             self._cancels.ask_again(peer, now)
 
     def _lost(self, peer_id: int, message: Lost, now: float) -> None:
+        self.ledger.told(self.ledger.loans.lapse(peer_id), now)
         peer = self.peers.pop(peer_id, None)
         if peer is None:
             return
@@ -363,17 +365,11 @@ class Dispatcher:
         self._losses.settle(peer, message, now)
         self._cancels.ask_again(peer, now)
 
-    def _give_up_silent(self, silence_s: float, now: float) -> None:
-        """Peers of which nothing has come for too long are lost; of a worker nobody knows what ran there."""
-        if self._looked is None or now - self._looked > 2 * silence_s / LOOKS:
-            # It was this process that stood still: what the others said meanwhile is still on its way in.
-            for peer in self.peers.values():
-                peer.heard = now
-        self._looked = now
-        for peer in [peer for peer in self.peers.values() if now - peer.heard >= silence_s]:
-            peer.running = []  # a machine that stands still or a long message, say: no task of it is to blame
-            self._lost(peer.id, Lost(f"nothing was heard of it for {silence_s:g} s"), now)
-            self._sends.append(End(peer.id))
+    def _give_up(self, peer: Peer, now: float) -> None:
+        """Nothing has come of it for too long: it counts as lost; of a worker nobody knows what ran there."""
+        peer.running = []  # a machine that stands still or a long message, say: no task of it is to blame
+        self._lost(peer.id, Lost(f"nothing was heard of it for {self.silence_s:g} s"), now)
+        self._sends.append(End(peer.id))
 
     _reactions: ClassVar[dict[type, Callable[..., None]]] = {
         Submit: lambda self, peer, message, now: self._intake.submit(
@@ -386,6 +382,7 @@ class Dispatcher:
         Resumed: _resumed,
         Lost: _lost,
         Cancel: lambda self, _, message, now: self._cancels.ask(message, now),
+        Told: lambda self, _, message, now: self.ledger.told(message.known, now),
         Closed: lambda self, _, message, now: self.ledger.close(message, now),
         Gone: lambda self, _, message, now: self.ledger.abandon(message, now),
         Claimed: lambda self, _, message, now: self._limits.claimed(message, now),

@@ -12,6 +12,7 @@ from zmqtasks.core.effects import RELEASED, SETTLED, Record, Settle
 from zmqtasks.core.history import History
 from zmqtasks.core.join import Addresses, Delivery, Join, Slot
 from zmqtasks.core.joins import UNHEARD, Joins, Left
+from zmqtasks.core.loans import Known, Loans
 from zmqtasks.core.queue import Later, Ready, split
 from zmqtasks.core.stand import Stand
 from zmqtasks.core.starts import Starts
@@ -31,6 +32,7 @@ from zmqtasks.messages import (
     SUCCEEDED,
     UPSTREAM_FAILED,
     WAITING,
+    Lent,
     Task,
     Value,
 )
@@ -65,6 +67,7 @@ class Ledger:
         self.starts = Starts(self.tasks)
         self.addresses = Addresses()
         self.joins = Joins()
+        self.loans = Loans()
         self.records: list[Record] = []  # what this turn has for the journal
         self.settles: list[Settle] = []  # what this turn has for those who asked
         self.history: History | None = None  # what is told of all that happens, if somebody may ask for that
@@ -97,7 +100,7 @@ class Ledger:
 
     # ---- intake --------------------------------------------------------------------------------------------------
 
-    def add(self, task: Task, known: dict[int, tuple[int, Any]], now: float, *, nested: bool = False) -> None:
+    def add(self, task: Task, known: Known, now: float, *, nested: bool = False) -> None:
         """A new task: wherever its needs and its countdown put it.
 
         What a task asks for (`nested`) goes first: a recursion runs depth first, and few of its tasks wait at a time.
@@ -168,7 +171,7 @@ class Ledger:
             if self.history is not None:
                 self.history.moved([task], was, QUEUED, "its time has come")
 
-    def _open(self, task: Task, known: dict[int, tuple[int, Any]], now: float) -> None:
+    def _open(self, task: Task, known: Known, now: float) -> None:
         """A join: it waits for its members, for what it needs, or for that to fail."""
         if task.payload.failure != "catch":
             self.joins.assemblies[task.id] = Assembly(task)
@@ -186,12 +189,15 @@ class Ledger:
         """Somebody will not complete what he has begun to submit."""
         self.deliver(self.joins.abandon(message.first, message.count), now)
 
-    def _await(self, task: Task, known: dict[int, tuple[int, Any]], now: float) -> None:
+    def _await(self, task: Task, known: Known, now: float) -> None:
         self.move(task, WAITING)
         join = Join(task, len(task.needs))
         for index, id_ in enumerate(task.needs):
-            if id_ in known:
-                self.deliver([(Slot(join, index), id_, *known[id_])], now, fresh=True)
+            if type(outcome := known.get(id_)) is Lent:
+                self.loans.owe(id_, outcome.peer)
+                self.addresses.add(id_, Slot(join, index))
+            elif outcome is not None:
+                self.deliver([(Slot(join, index), id_, *outcome)], now, fresh=True)
             elif self.find(id_) is not None:
                 self.addresses.add(id_, Slot(join, index))
             else:
@@ -204,6 +210,13 @@ class Ledger:
                 if task.id <= id_ < task.id + task.count:
                     return state, _value(task, id_ - task.id, state, payload)
         return UPSTREAM_FAILED, "no such task"
+
+    def told(self, known: dict[int, tuple[int, Any]], now: float) -> None:
+        """What was lent is here, or is lost with its lender; what waited for it goes where it would have gone."""
+        for id_, (state, value) in known.items():
+            if self.loans.settle(id_):
+                slots = reversed(self.addresses.take(id_))
+                self.deliver([(slot, id_, state, value) for slot in slots], now, last=True)
 
     # ---- moves ---------------------------------------------------------------------------------------------------
 
@@ -316,10 +329,10 @@ class Ledger:
                 work += [(slot, task.id + place, state, value) for slot in slots]
         return work
 
-    def deliver(self, work: list[Delivery], now: float, *, fresh: bool = False) -> None:
+    def deliver(self, work: list[Delivery], now: float, *, fresh: bool = False, last: bool = False) -> None:
         """Outcomes to their addresses, and what follows from them; no recursion, for chains may be long.
 
-        What that releases goes first: work that was begun ends before other begins. `fresh`: it has come just now.
+        What that releases goes first, for what was begun is to end, or `last`. `fresh`: it has come just now.
         """
         while work:
             (join, index), id_, state, value = work.pop()
@@ -349,7 +362,7 @@ class Ledger:
                 body.inputs = tuple(join.values)
                 if not fresh:
                     self.records.append(Record(RELEASED, [body]))
-                self._schedule(body, now, first=not fresh)
+                self._schedule(body, now, first=not (fresh or last))
                 if self.history is not None:
                     self.history.moved([body], WAITING, body.state, "what it waited for is there")
 
@@ -378,7 +391,8 @@ class Ledger:
         assert sum(task.count for task in queued) == self.ready.size == items[QUEUED], "the queue's size"
         assert len({task.id for task in queued}) == len(queued), "a task is queued twice"
         for id_ in self.addresses.ids():
-            assert self.find(id_) is not None, f"task {id_} is waited for and gone"
+            assert self.find(id_) is not None or id_ in self.loans, f"task {id_} is waited for and gone"
+        assert sum(id_ in self.loans for id_ in self.addresses.ids()) == len(self.loans), "owed to nobody"
         self.joins.check(self.tasks)
         slots = self.addresses.by_join()
         for task in self.tasks.values():

@@ -1,5 +1,8 @@
 """Outcomes that somebody may still ask for: kept for a time, and within a size.
 
+Those that have arrived where they were asked for are kept too, as long as there is room: tasks may take them as
+arguments, and then their values need not come up again. Small values go along with what needs them, and are not kept.
+
 A settled task's record is its own result: its arguments are of no use any more, and its outcome stands in their place.
 """
 
@@ -8,8 +11,10 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Any
 
+from zmqtasks.loans import LIGHT_BYTES_MAX
 from zmqtasks.messages import CANCELLED, LATE, SUCCEEDED, Task, Value
 
 BATCHED_MIN = 1000  # dropped outcomes that may be kept along with others
@@ -47,6 +52,7 @@ class Results:
         self._spans: list[int] = []  # the first ids of those
         self._batches: deque[tuple[float, list[Task]]] = deque()  # until when each is kept
         self._batched = 0  # tasks in them, those that were dropped since too
+        self._spare: dict[int, Task] = {}  # what has arrived, the last that was used at the end
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -68,6 +74,7 @@ class Results:
         self._batched += len(tasks)
         if self._batched > 2 * len(by_id) + BATCHED_MIN:
             self._compact()
+        self._trim()
         while self.nbytes > self._bytes_max and len(self._batches) > 1:  # what is new is sent once at least
             self._push_out(self._batches.popleft()[1])
         return size
@@ -81,12 +88,47 @@ class Results:
             task = span if span is not None and id_ < span.id + span.count else None
         return task
 
+    def lend(self, id_: int) -> Task | None:
+        """The same, for a task that takes it as an argument: others may, and it is the last to go."""
+        task = self.find(id_)
+        if task is not None and (spare := self._spare.pop(task.id, None)) is not None:
+            self._spare[task.id] = spare
+        return task
+
+    def release(self, tasks: Iterable[Task]) -> None:
+        """These have arrived: nobody will ask for them but as arguments."""
+        light: list[Task] = []
+        for task in tasks:
+            if task.state != SUCCEEDED or nbytes(task) <= RESULT_BYTES + LIGHT_BYTES_MAX:
+                light.append(task)
+            elif self._by_id.get(task.id) is task:
+                self._spare[task.id] = task
+        self.drop(light)
+        self._trim()
+
+    def spare(self, tasks: list[Task], now: float) -> None:
+        """These go where they were asked for, and are kept here as arguments alone."""
+        light = RESULT_BYTES + LIGHT_BYTES_MAX
+        large = [copy(task) for task in tasks if nbytes(task) > light and task.id not in self._by_id]
+        if large:
+            self.put(large, now)
+            self.release(large)
+
+    def forget(self, first: int, count: int) -> None:
+        """Nobody submits any more who could name these as arguments."""
+        self.drop([task for task in self._spare.values() if first <= task.id < first + count])
+
+    def _trim(self) -> None:
+        while self.nbytes > self._bytes_max and self._spare:
+            self.drop([next(iter(self._spare.values()))])
+
     def drop(self, tasks: Iterable[Task]) -> None:
         """Nobody will ask for these."""
         by_id = self._by_id
         for task in tasks:
             if by_id.get(task.id) is task:
                 del by_id[task.id]
+                self._spare.pop(task.id, None)
                 self.nbytes -= nbytes(task)
                 task.payload = b""  # the batch that it came in may be kept for another
                 if task.count > 1:

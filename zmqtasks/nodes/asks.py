@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zmqtasks import codec, places, wire
 from zmqtasks.catalog import Catalog
-from zmqtasks.messages import JOIN, Submit, Task
+from zmqtasks.messages import JOIN, Lent, Submit, Task
 
 
 class Asker:
@@ -30,6 +30,7 @@ class Asks:
         for number, name, data in message.head.functions:
             numbers[number] = self._functions.adopt(name, data).number
         submit = codec.asked_tasks(message)
+        submit.known.update(dict.fromkeys(message.head.lent, Lent(peer)))
         asker = Asker(peer)
         for task in submit.tasks:
             task.fn = numbers[task.fn]

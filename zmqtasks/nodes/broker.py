@@ -23,7 +23,7 @@ from zmqtasks.core.results import Results, end
 from zmqtasks.journal import Journal
 from zmqtasks.journal.memory import MemoryJournal
 from zmqtasks.keys import KeyStore, is_on_this_machine, require_safe_bind
-from zmqtasks.messages import FACE, LEASED, QUEUED, RETRYING, SCHEDULED, WAITING, Cancel, Run, Task
+from zmqtasks.messages import FACE, LEASED, QUEUED, RETRYING, SCHEDULED, SUCCEEDED, WAITING, Cancel, Run, Task
 from zmqtasks.nodes.asks import Asker
 from zmqtasks.nodes.broker_site import BrokerSite
 from zmqtasks.nodes.guests import Guests
@@ -183,7 +183,7 @@ class Broker:
             if type(mail.message.head) is visit.Enter:
                 self._gone += [descriptor for _, descriptor in self._monitor.events()]
                 self._let_go(now, int(mail.frame.get(zmq.SRCFD)))  # whoever had this descriptor before
-                self._results.drop(self._guests.enter(mail, mail.message.head, user, now))
+                self._results.release(self._guests.enter(mail, mail.message.head, user, now))
                 # Whoever is back has something to hear, and may say nothing more until then.
                 visitor = self._guests.by_route.get(mail.sender)
                 if visitor is not None and visitor.session is not None:
@@ -218,6 +218,9 @@ class Broker:
                 self._settle(effect, now)
             elif kind is Send and (node := guests.nodes.get(effect.peer)) is not None:
                 self._send(node, effect.message)
+            elif kind is Send and (lender := guests.sessions.get(effect.peer)) is not None:
+                if lender.visitor is not None:  # else it is asked when it comes back
+                    guests.tell(lender.visitor, effect.message)
             elif kind is Answer:
                 answers.append(effect)
             elif kind is End and (node := guests.nodes.get(effect.peer)) is not None:
@@ -225,6 +228,7 @@ class Broker:
         for number, outcomes in requests.asks.outcomes().items():
             if (node := guests.nodes.get(number)) is not None:  # a task of its children has asked
                 guests.mail(node, codec.settled(outcomes, node.known, afar=True))
+        requests.tell_lenders()
         touched, requests.touched = requests.touched, set()
         for number in touched:
             if number in guests.sessions:
@@ -270,6 +274,8 @@ class Broker:
             if peer in self._guests.nodes:  # a task of its children has asked
                 self._requests.asks.settle(face, tasks)
                 self._requests.settled(tasks)
+                if effect.state == SUCCEEDED:
+                    self._results.spare(tasks, now)
                 continue
             nbytes = self._results.put(tasks, now)
             if (session := self._guests.sessions.get(peer)) is not None:
@@ -283,6 +289,7 @@ class Broker:
         if visitor is None:
             return
         waiting = session.waiting
+        taken = self._dispatcher.ledger.loans.taken(session.number, session.taken, session.told_taken)
         while waiting and session.on_the_way < WINDOW_BYTES:
             tasks, nbytes = waiting.popleft()
             while waiting and nbytes < BATCH_BYTES:
@@ -291,10 +298,10 @@ class Broker:
                 nbytes += of_more
             session.sent.append((tasks, nbytes))
             session.on_the_way += nbytes
-            session.told_taken = session.taken
-            message = codec.settled(tasks, visitor.known, afar=True, taken=session.taken)
+            session.told_taken = taken
+            message = codec.settled(tasks, visitor.known, afar=True, taken=taken)
             self._guests.mail(visitor, message)
-        if session.taken == session.told_taken:
+        if taken == session.told_taken:
             session.tell_at = None
         elif session.tell_at is None:
             session.tell_at = now + TAKEN_S
@@ -302,8 +309,8 @@ class Broker:
         elif now < session.tell_at:
             self._requests.touched.add(session.number)
         else:
-            session.told_taken, session.tell_at = session.taken, None
-            self._guests.tell(visitor, visit.Taken(session.taken))
+            session.told_taken, session.tell_at = taken, None
+            self._guests.tell(visitor, visit.Taken(taken))
 
     def _close(self) -> None:
         for visitor in list(self._guests.by_route.values()):

@@ -5,12 +5,14 @@ A dispatcher trusts what it hears. Whatever is wrong here raises, and its sender
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isfinite
 from typing import Any
 
 from zmqtasks.blobs import Packed
+from zmqtasks.loans import Told
 from zmqtasks.members import Closed, Gathered, Lapse, Members
-from zmqtasks.messages import FINAL_FROM, JOIN, SUCCEEDED, Done, Ends, Returned, Slots, Submit, Task
+from zmqtasks.messages import FINAL_FROM, JOIN, SUCCEEDED, Done, Ends, Lent, Returned, Slots, Submit, Task
 from zmqtasks.nodes.ids import session_of
 from zmqtasks.options import DEFAULT_OPTIONS
 
@@ -35,9 +37,11 @@ def tasks(submit: Submit, first: int, sessions: int) -> None:
         if task.options is not DEFAULT_OPTIONS:
             task.options.check()
     _require_payloads([task.payload for task in submit.tasks if task.fn != JOIN])
-    for state, value in submit.known.values():
-        if state == SUCCEEDED:
-            _require_outcome(value.payload)
+    for id_, outcome in submit.known.items():
+        if type(outcome) is not Lent:
+            _require_outcomes([outcome])
+        elif not first <= session_of(id_) < first + sessions:
+            raise ValueError(f"the value of {id_} is none of this peer's")
 
 
 def _require_join(task: Task) -> None:
@@ -80,6 +84,17 @@ def word(said: Any) -> None:
 def _require_deaths(deliveries: list[int]) -> None:
     if min(deliveries, default=0) < 0:
         raise ValueError("nothing dies less than not at all")
+
+
+def told(message: Told) -> None:
+    """Values that somebody has lent."""
+    _require_outcomes(message.known.values())
+
+
+def _require_outcomes(outcomes: Iterable[Any]) -> None:
+    for state, value in outcomes:
+        if state == SUCCEEDED:
+            _require_outcome(value.payload)
 
 
 def _require_outcome(payload: Any) -> None:

@@ -10,6 +10,7 @@ import zmq
 from zmqtasks import codec, visit, wire
 from zmqtasks.core.dispatch import Dispatcher
 from zmqtasks.core.lanes import Lane, Lanes
+from zmqtasks.loans import LAPSED, Lacks
 from zmqtasks.messages import Joined, Lost, Task
 from zmqtasks.nodes.crew import SESSIONS_MAX
 from zmqtasks.nodes.ids import SESSION_MAX
@@ -87,6 +88,7 @@ class Guests:
                 taken = session.taken + len(session.backlog)
                 confirmed = session.confirm(about.got)
                 session.send_again()
+                session.told_taken = -1 if session.taken else 0  # it may not have heard
             else:
                 session = Session(self._number(1), about.session, visitor.user)
                 self.sessions[session.number] = self._by_token[about.session] = session
@@ -96,6 +98,8 @@ class Guests:
             visitor.session, visitor.number = session, session.number
         self.by_route[mail.sender] = self._by_descriptor[descriptor] = visitor
         self.tell(visitor, visit.Welcome(self._cluster_id, visitor.number, taken, self.slots, self._beat_s))
+        if owed := self._dispatcher.ledger.loans.of(visitor.number):
+            self.tell(visitor, Lacks(owed))
         return confirmed
 
     @property
@@ -169,7 +173,10 @@ class Guests:
         What they have not heard is still kept with the results, for whoever asks for it by its id.
         """
         numbers = []
-        for session in [session for session in self.sessions.values() if session.is_over(now, self._away_s)]:
+        for session in [session for session in self.sessions.values() if session.is_away(now, self._away_s)]:
+            self._dispatcher.receive(session.number, Lost(LAPSED), now)
+            if session.backlog:
+                continue
             self.gone.append(session.number)
             if not session.has_left and self._is_busy(session):
                 session.gone_at = now  # to look through all tasks each time would cost too much

@@ -222,6 +222,8 @@ class Inspection:
         if task.state == WAITING and (stand := ledger.joins.stands.get(id_)) is not None:
             return f"task {self._cluster_id}-{stand.by} takes its place"
         if task.state == WAITING:
+            if lent := sum(need in ledger.loans for need in task.needs):
+                return f"{lent} of the values that it takes {'is' if lent == 1 else 'are'} asked for where it came from"
             missing = [need for need in task.needs if ledger.find(need) is not None]
             return f"it waits for {len(missing)} other task{'' if len(missing) == 1 else 's'}"
         if task.state == SCHEDULED:

@@ -19,7 +19,8 @@ from zmqtasks.blobs import Shelf
 from zmqtasks.catalog import Catalog
 from zmqtasks.errors import BrokerLost, ClientClosed, UnknownTask, ZmqTasksError
 from zmqtasks.keys import Key
-from zmqtasks.messages import AWAY, CANCELLED, GONE, JOIN, Loss, Task
+from zmqtasks.loans import LAPSED, Lacks, Told
+from zmqtasks.messages import AWAY, CANCELLED, GONE, JOIN, UPSTREAM_FAILED, Loss, Task
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.faces import Faces
 from zmqtasks.nodes.ids import Ids, ids_of, session_of
@@ -54,6 +55,7 @@ class Line:
         self.address = address
         self.cluster_id = ""
         self.ids = Ids(0)
+        self._ids: dict[int, Ids] = {}  # by session: that of another broker may have the number of one before
         self.session = 0  # number of this client at the broker
         self.workers = 1
         self.error: ZmqTasksError | None = None  # why the broker will not have this client
@@ -204,7 +206,7 @@ class Line:
                 elif self.questions.has(word):
                     self._dealer.send(codec.simple(word.word))
             outgoing.notify()
-        if self.closing and not (self._has_ended or outgoing.inbox):
+        if self.closing and not (self._has_ended or outgoing.inbox or outgoing.lender):
             self._has_ended = True
             self._dealer.send(codec.simple(ids_of(self.session)))
 
@@ -212,16 +214,20 @@ class Line:
         if session_of(tasks[0].id) != self.session or session_of(tasks[-1].id) != self.session:
             tasks = self._lose_strays(tasks)
         known: dict[int, Any] = {}
+        lent: dict[int, Any] = {}
         for task in tasks:
             for future in task.inputs:
-                if (outcome := future.known()) is not None:
+                if session_of(future.number) == self.session and not future.is_light():
+                    lent[future.number] = future
+                elif (outcome := future.known()) is not None:
                     known[future.number] = outcome
             task.inputs = ()
+        self.outgoing.lender.lend(self.outgoing.sent, lent)
         new = {task.fn for task in tasks} - self._told
         self._told |= new
         functions: wire.Functions = [self._functions.by_number[number] for number in new]
         self.faces.add(tasks)
-        message = codec.asked(tasks, known, functions, self._known, afar=True, more=more)
+        message = codec.asked(tasks, known, functions, self._known, afar=True, more=more, lent=lent)
         self.outgoing.add(message)
         self._dealer.send(message)
 
@@ -243,6 +249,8 @@ class Line:
             self._settled(message)
         elif kind is Taken:
             self.outgoing.take_off(head.count)
+        elif kind is Lacks:
+            self._tell(head.ids)
         elif kind is wire.CancelAnswer:
             self._cancel_answered(head)
         elif kind is wire.Fetched:
@@ -273,7 +281,7 @@ class Line:
                 tasks, questions = [*self.faces.take_all(), *self._take_inbox()], self.questions.take_all()
             self.session = head.first
             self.cluster_id = head.cluster_id
-            self.ids = Ids(head.first)
+            self.ids = self._ids.setdefault(head.first, Ids(head.first))
             self._told = {JOIN}
             self._known.clear()
             self._about.got = 0
@@ -283,7 +291,7 @@ class Line:
             for question in questions:
                 question.settle(None, BrokerLost(loss))
         else:
-            self.outgoing.take_off(head.taken)
+            self.outgoing.arrived(head.taken)
             # What names a function or a buffer counts on the messages before it: they are sent in their order again.
             for message in self.outgoing.untaken:
                 self._dealer.send(message)
@@ -292,6 +300,15 @@ class Line:
                 self._dealer.send(codec.simple(question.word))
         self.is_in = True
         self.welcomed.set()
+
+    def _tell(self, ids: list[int]) -> None:
+        """What the broker has not kept. Not sent again if this connection is lost: the broker asks again."""
+        lent = {id_: self.outgoing.lender.find(id_) for id_ in ids}
+        known = {
+            id_: (UPSTREAM_FAILED, LAPSED) if future is None else future.known()
+            for id_, future in lent.items()
+        }
+        self._dealer.send(codec.told(Told(known), set(self._known)))
 
     def _settled(self, message: wire.Arrived) -> None:
         self._keep(message)

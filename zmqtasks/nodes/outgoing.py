@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from zmqtasks import wire
+from zmqtasks.core.loans import Lender
 from zmqtasks.messages import Task
 
 UNTAKEN_MAX = 32  # messages that are not taken in: beyond it, who submits waits
@@ -20,6 +21,9 @@ class Outgoing:
         self.inbox: deque[Task] = deque()
         self.untaken: deque[wire.Message] = deque()
         self.sent = self.taken = 0  # messages of this session
+        self.lender = (
+            Lender()
+        )  # what the broker may ask for, until it says that it has taken in what needs that
         self.changed = threading.Condition()
 
     @property
@@ -30,7 +34,7 @@ class Outgoing:
     @property
     def is_empty(self) -> bool:
         """Whether everything was taken in."""
-        return not self.inbox and self.sent <= self.taken
+        return not (self.inbox or self.sent > self.taken or self.lender)
 
     def wait(self, fact: Callable[[], object], timeout: float | None = None) -> bool:
         """Wait until `fact()`, which is asked again whenever something has changed."""
@@ -59,7 +63,12 @@ class Outgoing:
         self.untaken.append(message)
 
     def take_off(self, count: int) -> None:
-        """The broker has taken in so many messages of this session."""
+        """The broker has taken in so many messages of this session, with all that they need."""
+        self.lender.take_off(count)
+        self.arrived(count)
+
+    def arrived(self, count: int) -> None:
+        """The broker has so many messages of this session; some may still wait there until there is room."""
         with self.changed:
             while self.taken < count:
                 self.untaken.popleft()
@@ -69,5 +78,6 @@ class Outgoing:
     def begin_anew(self) -> None:
         """Another session."""
         self.untaken.clear()
+        self.lender.clear()
         self.sent = self.taken = 0
         self.notify()

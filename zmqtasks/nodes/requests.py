@@ -13,8 +13,9 @@ from zmqtasks.core.effects import Answer
 from zmqtasks.core.lanes import Lane
 from zmqtasks.core.results import Results, known
 from zmqtasks.keys import may
+from zmqtasks.loans import Told
 from zmqtasks.members import Gone
-from zmqtasks.messages import QUEUED, SUCCEEDED, Answered, Beat, Cancel, Submit, Task
+from zmqtasks.messages import JOIN, QUEUED, SUCCEEDED, Answered, Beat, Cancel, Lent, Submit, Task
 from zmqtasks.nodes import checked
 from zmqtasks.nodes.asks import Asker, Asks
 from zmqtasks.nodes.crew import SESSIONS_MAX
@@ -26,6 +27,7 @@ from zmqtasks.nodes.visitor import Session, Visitor
 
 _VERBS: dict[type, str] = {
     wire.Asked: "submit",
+    wire.Values: "submit",
     wire.CancelAsked: "cancel",
     visit.Got: "result",
     visit.Fetch: "result",
@@ -71,6 +73,7 @@ class Requests:
         self._fetches: dict[int, list[tuple[Visitor, int]]] = {}  # by id: who waits for the outcome
         # By session, while it is in the midst of what needs them: outcomes that nobody else asks for.
         self._held: dict[int, list[Task]] = {}
+        self._lenders: dict[int, Visitor] = {}  # nodes that are to hear that what they have lent is here
 
     def hear(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
         """`visitor` says something; any exception means that it makes no sense."""
@@ -140,10 +143,13 @@ class Requests:
         if not visitor.number <= session_of(first) <= session_of(last) < visitor.number + sessions:
             raise ValueError("these ids are none of this visitor's")
         self._dispatcher.receive(visitor.number, message.head, now)
+        self._results.forget(first, message.head.count)
 
     def forget_session(self, number: int) -> None:
         """That client is not known any more."""
         self.asks.forget(number)
+        gone = ids_of(number)
+        self._results.forget(gone.first, gone.count)
         self._results.drop(self._held.pop(number, []))
 
     # ---- submitting ----------------------------------------------------------------------------------------------
@@ -157,6 +163,9 @@ class Requests:
         checked.tasks(submit, visitor.number, 1 if visitor.session is not None else SESSIONS_MAX)
         if visitor.session is None:  # a node's task waits for it: it must not wait for room
             submit.patient = True
+            if message.head.lent:
+                visitor.loans += 1
+                self._lenders[visitor.number] = visitor
             self._submit(visitor.number, visitor.about.python, submit, now)
         else:
             visitor.session.backlog.append(submit)
@@ -173,7 +182,7 @@ class Requests:
             if submit.more:
                 self._held.setdefault(session.number, [])
             elif (held := self._held.pop(session.number, None)) is not None:
-                self._results.drop(held)
+                self._results.release(held)
             room = None if room is None else room - taken
             session.taken += 1
 
@@ -181,6 +190,9 @@ class Requests:
         lane, results = self._guests.lane, self._results
         usual = lane(Lane("default", python), now)
         names = self._catalog.names
+        for id_ in [id_ for id_, each in submit.known.items() if type(each) is Lent]:
+            if (result := results.lend(id_)) is not None:
+                submit.known[id_] = known(result, id_)
         if len(results):  # what is said once more may have been settled before
             submit.tasks = [task for task in submit.tasks if results.find(task.id) is None]
         items = 0
@@ -196,6 +208,32 @@ class Requests:
                     submit.known[need] = known(result, need)
         self._dispatcher.receive(number, submit, now)
         return items
+
+    def _told(self, visitor: Visitor, message: wire.Arrived, now: float) -> None:
+        """Values that were lent, and asked for: those that are whole may be asked for again."""
+        for blob in message.head.blobs:
+            self._mailbox.keep(visitor.route, blob.digest, message.buffer(blob.buffer, blob.digest))
+        told = codec.told_values(message)
+        checked.told(told)
+        owed = {
+            id_: told.known[id_]
+            for id_ in self._dispatcher.ledger.loans.of(visitor.number)
+            if id_ in told.known
+        }
+        self._dispatcher.receive(visitor.number, Told(owed), now)
+        values = [
+            (id_, value) for id_, (state, value) in owed.items() if state == SUCCEEDED and value.index < 0
+        ]
+        self._results.spare([Task(id_, JOIN, value.payload, state=SUCCEEDED) for id_, value in values], now)
+        if visitor.session is not None:
+            self.touched.add(visitor.number)
+
+    def tell_lenders(self) -> None:
+        """Nodes hear that what they have submitted is taken in, where they have lent something for it."""
+        loans = self._dispatcher.ledger.loans
+        for number in [number for number in self._lenders if not loans.of(number)]:
+            node = self._lenders.pop(number)
+            self._guests.tell(node, visit.Taken(node.loans))
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
@@ -218,7 +256,7 @@ class Requests:
         if (held := self._held.get(visitor.session.number)) is not None:
             held += confirmed
         else:
-            self._results.drop(confirmed)
+            self._results.release(confirmed)
         self.touched.add(visitor.session.number)
 
     def _fetch(self, visitor: Visitor, message: wire.Arrived, _now: float) -> None:
@@ -315,6 +353,7 @@ class Requests:
 
     def _forget_node(self, node: Visitor, now: float) -> None:
         self.asks.forget(node.number)
+        self._lenders.pop(node.number, None)
         self._dispatcher.receive(node.number, ids_of(node.number, SESSIONS_MAX), now)
         for key in [key for key, (asked, _) in self._questions.items() if asked is node]:
             del self._questions[key]
@@ -335,6 +374,7 @@ class Requests:
         Gone: _gone,
         wire.Signal: _signal,
         wire.Asked: _asked,
+        wire.Values: _told,
         wire.CancelAsked: _cancel,
         wire.CancelAnswer: _cancel_answer,
         wire.Progress: _progress,

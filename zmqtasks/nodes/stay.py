@@ -8,16 +8,18 @@ from typing import Any
 from zmqtasks import codec, wire
 from zmqtasks.blobs import FILE_BYTES_MIN, Buffer, Packed, hold
 from zmqtasks.catalog import Catalog, Function
+from zmqtasks.core.loans import Lender
 from zmqtasks.core.node import ABOVE
+from zmqtasks.loans import LAPSED, Lacks, Told, is_light
 from zmqtasks.members import Gathered
-from zmqtasks.messages import JOIN, QUEUED, Cancel, Done, Recall, Task
+from zmqtasks.messages import JOIN, QUEUED, UPSTREAM_FAILED, Cancel, Done, Recall, Task
 from zmqtasks.nodes.asks import Asks
 from zmqtasks.nodes.crew import SESSIONS_MAX, ChildLink
 from zmqtasks.nodes.dealer import Dealer
 from zmqtasks.nodes.household import Household, Plan
 from zmqtasks.nodes.ids import ids_of, session_of
 from zmqtasks.nodes.loop import Loop
-from zmqtasks.visit import Inquiry, Report, Welcome, Yielded
+from zmqtasks.visit import Inquiry, Report, Taken, Welcome, Yielded
 
 
 class Stay(Household):
@@ -31,6 +33,8 @@ class Stay(Household):
         self._told = {JOIN}  # those of them that the broker has
         self._known: set[bytes] = set()  # hashes of the buffers that it has
         self._asks = Asks(self._asked)
+        self._lender = Lender()  # what tasks here know of what theirs need
+        self._loans = count(1)  # numbers of submits with such
         self._tokens = count()
         self._questions: dict[
             int, tuple[int, int]
@@ -70,8 +74,18 @@ class Stay(Household):
         self._told |= new
         functions: wire.Functions = [self._asked.by_number[number] for number in new]
         self.node.submitted(task.id for task in submit.tasks if task.face is not None)
-        tasks, known, instead = submit.tasks, submit.known, submit.instead
-        self._dealer.send(codec.asked(tasks, known, functions, self._known, afar=True, instead=instead))
+        known, lent = self._sort(peer, submit.known)
+        tasks, instead = submit.tasks, submit.instead
+        asked = codec.asked(tasks, known, functions, self._known, afar=True, instead=instead, lent=lent)
+        self._dealer.send(asked)
+
+    def _sort(self, peer: int, outcomes: dict[int, Any]) -> tuple[dict[int, Any], dict[int, Any]]:
+        """What goes along with a submit of that child, and what is lent."""
+        own = self._first + peer % SESSIONS_MAX
+        lent = {id_: each for id_, each in outcomes.items() if session_of(id_) == own and not is_light(each)}
+        if lent:
+            self._lender.lend(next(self._loans), lent)
+        return {id_: each for id_, each in outcomes.items() if id_ not in lent}, lent
 
     # ---- the broker ----------------------------------------------------------------------------------------------
 
@@ -94,6 +108,11 @@ class Stay(Household):
             for blob in head.blobs:
                 self._keep(message, blob)
             self._settled(message)
+        elif kind is Lacks:
+            known = {id_: self._lender.find(id_) or (UPSTREAM_FAILED, LAPSED) for id_ in head.ids}
+            self._dealer.send(codec.told(Told(known), set(self._known)))
+        elif kind is Taken:
+            self._lender.take_off(head.count)
         elif kind is wire.CancelAsked:
             self.node.receive(ABOVE, Cancel(head.id, head.terminate, head.token, head.count), now)
         elif kind is wire.CancelAnswer:

@@ -25,6 +25,7 @@ class Visitor:
         self.session: Session | None = None
         self.functions: set[int] = set()  # numbers of those it has
         self.known: set[bytes] = set()  # hashes of the buffers it has
+        self.loans = 0  # of a node: how many submits that name what it has lent were taken in
 
     @property
     def name(self) -> str:
@@ -92,6 +93,10 @@ class Session:
 
     def is_over(self, now: float, away_s: float) -> bool:
         """Whether it need not be known any more, if nothing of it is pending; it may come back for a while."""
-        if self.visitor is not None or self.backlog:
+        return self.is_away(now, away_s) and not self.backlog
+
+    def is_away(self, now: float, away_s: float) -> bool:
+        """Whether nothing is to be expected of it any more."""
+        if self.visitor is not None:
             return False
         return self.has_left or (self.gone_at is not None and now - self.gone_at > away_s)
