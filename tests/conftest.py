@@ -10,7 +10,9 @@ import contextlib
 import gc
 import importlib.util
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -66,6 +68,18 @@ def until(fact: Callable[[], Any], within_s: float = FACT_S, every_s: float = 0.
         tick.wait(max(every_s, 3 * (ended - began)))
         began = time.monotonic()
     return value
+
+
+FIRST_PORT, PORTS_END = 10_000, 32_768
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 for who binds it later, or again: none of those that the system gives away itself."""
+    while True:
+        port = random.SystemRandom().randrange(FIRST_PORT, PORTS_END)
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
 
 
 def has_ended(pid: int) -> bool:

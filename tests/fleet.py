@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from conftest import python_environment, until
+from conftest import free_port, python_environment, until
 
 from zmqtasks import Client
 
@@ -98,8 +98,9 @@ class Fleet:
             self._stack.close()
             raise
 
-    def start_broker(self, address: str = "tcp://127.0.0.1:*") -> Process:
+    def start_broker(self, address: str = "") -> Process:
         """Another broker; `address` is where it listens."""
+        address = address or f"tcp://127.0.0.1:{free_port()}"  # which another one may have again
         process = Process(BROKER, address, repr(self._options), keys=self.keys)
         self._stack.callback(process.end)
         self.address = process.line()

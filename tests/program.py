@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import pytest
-from conftest import python_environment, until
+from conftest import free_port, python_environment, until
 
 from zmqtasks.cli import main
 
@@ -227,8 +227,9 @@ class World:
         assert code == 0, err
         return json.loads(out)
 
-    def broker(self, *arguments: str, bind: str = "tcp://127.0.0.1:*") -> tuple[Program, str]:
-        """Start a broker; it, and where it listens."""
+    def broker(self, *arguments: str, bind: str = "") -> tuple[Program, str]:
+        """Start a broker; it, and where it listens, as another one may later."""
+        bind = bind or f"tcp://127.0.0.1:{free_port()}"
         program = self.start("broker", "--bind", bind, *arguments)
         return program, program.says(LISTENS)[1]
 

@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port
 from program import Program, World, stub
 
 import zmqtasks
@@ -231,8 +230,7 @@ def test_a_pipeline_of_two_machines(tmp_path: Path) -> None:
     folder = ROOT / "examples" / "two_machines_pipeline"
     with World(tmp_path) as world:
         world.environment["PATH"] = f"{stub(tmp_path).parent}{os.pathsep}{os.environ['PATH']}"
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = str(server.getsockname()[1])
+        port = str(free_port())
         for name in ("ventilator.sh", "worker.sh"):
             (tmp_path / name).write_text((folder / name).read_text("utf-8").replace("5557", port))
         ventilator = world.run("sh", "ventilator.sh")
@@ -257,8 +255,7 @@ def test_two_machines(tmp_path: Path) -> None:
     with World(tmp_path) as world:
         world.environment["PATH"] = f"{stub(tmp_path).parent}{os.pathsep}{os.environ['PATH']}"
         # Its port may be another program's here.
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = str(server.getsockname()[1])
+        port = str(free_port())
         for name in ("broker.sh", "worker.sh"):
             (tmp_path / name).write_text((TWO_MACHINES / name).read_text("utf-8").replace("5555", port))
         world.run("sh", "broker.sh").says(rf"listens at tcp://0\.0\.0\.0:{port}")

@@ -12,7 +12,6 @@ import os
 import random
 import re
 import signal
-import socket
 import sys
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import descendants, has_ended, until
+from conftest import descendants, free_port, has_ended, until
 from program import Inside, Program, World
 from terminal import on_a_terminal
 
@@ -117,9 +116,7 @@ def lines_of(path: Path) -> int:
 
 
 def free_address() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 # ---- what goes in, what comes out -------------------------------------------------------------------------------
