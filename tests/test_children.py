@@ -608,7 +608,7 @@ def test_output_that_nobody_reads_harms_no_task(tmp_path: Path) -> None:
         env=python_environment(),
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=80,
         check=False,
     )
     assert len(done.stdout.splitlines()) == 2
@@ -619,7 +619,7 @@ def test_output_that_nobody_reads_harms_no_task(tmp_path: Path) -> None:
             ["sh", "-c", script],
             cwd=tmp_path,
             env=python_environment(),
-            timeout=40,
+            timeout=80,
             stdout=subprocess.PIPE,
             check=False,
         )

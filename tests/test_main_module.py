@@ -347,7 +347,7 @@ def run_notebook(folder: Path, *cells: str) -> list[list[dict[str, Any]]]:
     """Run a notebook of these cells in a kernel of this Python; the outputs of each."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     runner = nbclient.NotebookClient(
-        notebook, timeout=45, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
     asyncio.run(runner.async_execute(env=python_environment()))
     return [cell.outputs for cell in notebook.cells]

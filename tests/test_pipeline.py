@@ -688,8 +688,8 @@ pipeline = Ventilator(abs, workers=1)
                     forked = [each for each in children if "nodes.worker" not in " ".join(each.cmdline())]
                     assert len(forked) == 1
                 os.kill(process.pid, number)
-            _, errors = ("", "") if forked else process.communicate(timeout=40)
-            assert process.wait(40) == status, errors
+            _, errors = ("", "") if forked else process.communicate(timeout=80)
+            assert process.wait(80) == status, errors
             until(lambda: [each for each in marked(mark) if each not in forked] == [], GONE_S)
             until(lambda: names_in(temporary) == set(), GONE_S)
         finally:
