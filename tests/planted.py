@@ -554,6 +554,24 @@ FLOW_BUGS = {
     ),
 }
 
+_NO_MORE = "first <= id_ < first + count and not (assembly.is_over or assembly.there == assembly.count)"
+POINT_BUGS = {
+    "who is gone leaves no joins but open ones": Bug(
+        "joins", _NO_MORE, "first <= id_ < first + count and assembly.count is None and not assembly.is_over"
+    ),
+    "what is whole ends with who has submitted it": Bug(
+        "joins", _NO_MORE, "first <= id_ < first + count and not assembly.is_over"
+    ),
+    "what is whole and runs ends with who has submitted it": Bug(
+        "joins", _NO_MORE, _NO_MORE.replace("there", "have")
+    ),
+    "of what is left only the first join ends": Bug(
+        "ledger",
+        "self.deliver(self.joins.abandon(message.first, message.count), now)",
+        "self.deliver(self.joins.abandon(message.first, message.count)[:1], now)",
+    ),
+}  # that nothing else shows than processes which stop between two effects
+
 
 @cache
 def _compiled(short: str, source: str) -> CodeType:

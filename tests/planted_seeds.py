@@ -95,21 +95,32 @@ SEEN_IN = {
     "what takes the place of a cancelled one goes on": 9,
     "an end for another goes to its taker alone": 28,
     "a refused member is missing for ever": 31,
+    "who is gone leaves no joins but open ones": 18,
+    "what is whole ends with who has submitted it": 8,
+    "what is whole and runs ends with who has submitted it": 8,
+    "of what is left only the first join ends": 43,
 }
 """Seeds by the bug's name. One that no longer shows it costs the time to look through the others."""
 
 
 def main() -> None:
     """Look for worlds in which little has happened when a bug is seen."""
-    from planted import BUGS, FLOW_BUGS, NODE_BUGS, plant
+    from planted import BUGS, FLOW_BUGS, NODE_BUGS, POINT_BUGS, plant
     from sim import Sim, Wrong
+    from sim.points import Points
 
-    kinds = ((False, False, BUGS), (True, False, NODE_BUGS), (False, True, FLOW_BUGS))
+    kinds = (
+        (False, False, BUGS),
+        (True, False, NODE_BUGS),
+        (False, True, FLOW_BUGS),
+        (True, True, POINT_BUGS),
+    )
     for nodes, flows, bugs in kinds:
         for name, bug in bugs.items():
             core, seen, events = plant(bug), list[tuple[int, int]](), 0
             for seed in range(SEEDS_MAX):
-                sim = Sim(seed, core, nodes=nodes, flows=flows)
+                points = Points.draw(seed, nodes=nodes) if bugs is POINT_BUGS else None
+                sim = Sim(seed, core, nodes=nodes, flows=flows, points=points)
                 try:
                     sim.run()
                 except Wrong:

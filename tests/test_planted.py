@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from planted import BUGS, FLOW_BUGS, NODE_BUGS, Bug, Core, DoesNotApply, plant
+from planted import BUGS, FLOW_BUGS, NODE_BUGS, POINT_BUGS, Bug, Core, DoesNotApply, plant
 from planted_seeds import SEEDS_MAX, SEEN_IN
 from sim import Sim, first_failure
+from sim.points import Points
 
 # The core is the same on every Python: it is enough to plant bugs for one of them.
 pytestmark = pytest.mark.skipif(
@@ -51,6 +52,16 @@ def test_the_simulator_finds_in_worlds_with_workflows(name: str) -> None:
     Sim(found[0], sound(), flows=True).run()  # it was the bug
 
 
+@pytest.mark.parametrize("name", POINT_BUGS)
+def test_the_simulator_finds_where_a_process_stops(name: str) -> None:
+    bad = plant(POINT_BUGS[name])
+    found = first_failure(worlds(name), bad, nodes=True, flows=True, points=True)
+    assert found is not None, f"not seen in {SEEDS_MAX} worlds: {name}"
+    seed = found[0]
+    Sim(seed, sound(), nodes=True, flows=True, points=Points.draw(seed, nodes=True)).run()  # it was the bug
+    Sim(seed, bad, nodes=True, flows=True, points=Points({})).run()  # and only where somebody stops
+
+
 def test_there_are_enough_of_them() -> None:
     for bugs in (BUGS, NODE_BUGS, FLOW_BUGS):
         assert len(bugs) >= 20
@@ -58,7 +69,7 @@ def test_there_are_enough_of_them() -> None:
 
 
 def test_where_they_are_seen_soon_is_of_bugs_and_worlds_that_there_are() -> None:
-    assert SEEN_IN.keys() <= BUGS.keys() | NODE_BUGS.keys() | FLOW_BUGS.keys()
+    assert SEEN_IN.keys() <= BUGS.keys() | NODE_BUGS.keys() | FLOW_BUGS.keys() | POINT_BUGS.keys()
     assert all(0 <= seed < SEEDS_MAX for seed in SEEN_IN.values())
 
 

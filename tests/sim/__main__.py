@@ -12,6 +12,7 @@ from collections.abc import Callable
 from . import Sim, Wrong
 from . import __doc__ as about
 from .pipeline import PipeSim
+from .points import Points
 
 
 def main() -> int:
@@ -25,6 +26,7 @@ def main() -> int:
         "--nodes", action="store_true", help="worlds of two levels; of a pipeline, with nodes for workers"
     )
     parser.add_argument("--flows", action="store_true", help="worlds with workflows")
+    parser.add_argument("--points", action="store_true", help="processes stop between two effects")
     parser.add_argument("--pipeline", action="store_true", help="a ventilator, workers, a sink")
     parser.add_argument(
         "--digest", action="store_true", help="say in a word what has happened in all of them"
@@ -34,7 +36,8 @@ def main() -> int:
     def world(seed: int, trace: Callable[[str], object] | None = None) -> Sim | PipeSim:
         if arguments.pipeline:
             return PipeSim(seed, nodes=arguments.nodes, trace=trace)
-        return Sim(seed, nodes=arguments.nodes, flows=arguments.flows, trace=trace)
+        points = Points.draw(seed, nodes=arguments.nodes) if arguments.points else None
+        return Sim(seed, nodes=arguments.nodes, flows=arguments.flows, points=points, trace=trace)
 
     if arguments.seed is not None:
         world(arguments.seed, print).run()

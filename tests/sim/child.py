@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from zmqtasks.messages import (
 )
 
 from .links import Channel
+from .points import CHILD, Stopped
 from .worlds import Spec, Wrong
 
 if TYPE_CHECKING:
@@ -118,7 +120,8 @@ class Child:
         if self.stopped_until > self.sim.now:
             self.sim.at_time(self.stopped_until, self._act, act, *args)
         else:
-            act(*args)
+            with suppress(Stopped):
+                act(*args)
 
     def on_run(self, entries: list[Entry]) -> None:
         """It has read a run."""
@@ -237,7 +240,7 @@ class Child:
         assert entry is not None
         by, submit = self.sim.flows.stand_in(entry.id + self.item, entry.spec.instead)
         self.say(self.data, submit)
-        if self.sim.rng.random() < 0.9:
+        if self.sim.rng.random() >= self.sim.world.fickle:
             self.by, self.trouble = by, "instead"
         self._later(seconds, self._finish)
 
@@ -333,6 +336,9 @@ class Child:
     def say(self, channel: Channel, message: Any) -> None:
         """To the dispatcher; an outcome or an answer may come twice, and after the peer was lost."""
         sim = self.sim
+        if type(message) is not Beat and sim.points.stops(CHILD) and not sim.would_blame(self):
+            self.die("crash")
+            raise Stopped
         delay = channel.send(self.host.receive, self.peer, message)
         if not (sim.world.twice and sim.faulty and type(message) in (Done, Returned)):
             return

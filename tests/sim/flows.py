@@ -8,10 +8,11 @@ what must not be left is looked for, and in the end each part has to follow from
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from zmqtasks.core.assembly import ABANDONED, MISFIT
+from zmqtasks.core.assembly import ABANDONED, LEFT, MISFIT
 from zmqtasks.members import Closed, Gathered, Gone, Lapse, Members
 from zmqtasks.messages import (
     CANCELLED,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from .system import Sim
     from .truth import Final
 
-CLIENT = 0
 LAPSED = (
     -1
 )  # in front of a member's failure, as the tasks behind a join see it: a number, for their values come of it
@@ -77,22 +77,22 @@ class Flows:
         rng = self.sim.rng
         ids: list[int] = []
         for _ in range(rng.randint(1, 4)):
-            root = self._new_id()
+            root = self.new_id()
             tasks: list[Task] = []
             when = rng.random() * 0.2
             if rng.random() < 0.25:
                 self._open(root, when)
             else:
-                self._compile(self._draw(0), root, None, None, root, tasks)
+                self.compile(self._draw(0), root, None, None, root, tasks)
                 if rng.random() < 0.4:
-                    self._catch(root, tasks)
+                    self.catch(root, tasks)
                 self.quiet.update({task.id for task in tasks} - {root})
                 self._submit_at(when, tasks)
             ids += [root, root, *self.joints, *(task.id for task in tasks)]
         return ids
 
     def _submit_at(self, when: float, tasks: list[Task]) -> None:
-        self.sim.at_time(when, self.sim.top.submit, CLIENT, tasks)
+        self.sim.at_time(when, self.sim.program.submit, tasks)
 
     def _draw(self, depth: int) -> Node:
         rng = self.sim.rng
@@ -124,22 +124,22 @@ class Flows:
             spec = Spec(spec.key, spec.fn, Options(), lane=spec.lane, instead=self._draw(depth + 1))
         return spec
 
-    def _new_id(self) -> int:
+    def new_id(self) -> int:
         work = self.sim.work
         work.ids += 1
         return work.ids - 1
 
     # ---- as tasks
 
-    def _compile(
+    def compile(
         self, node: Node, id_: int, up: int | None, parent: tuple[int, int] | None, root: int, out: list[Task]
     ) -> None:
         kind, needs = node[0], () if up is None else (up,)
         if kind == "chain":
             for step in node[1][:-1]:
-                self._compile(step, up_ := self._new_id(), up, None, root, out)
+                self.compile(step, up_ := self.new_id(), up, None, root, out)
                 up = up_
-            self._compile(node[1][-1], id_, up, parent, root, out)
+            self.compile(node[1][-1], id_, up, parent, root, out)
             return
         if kind == "group":
             joint = self.joints[id_] = Joint(node[1])
@@ -151,7 +151,7 @@ class Flows:
                 first, self.sim.work.ids = self.sim.work.ids, self.sim.work.ids + items
                 place = id_, len(joint.members)
                 joint.members += range(first, first + items)
-                self._compile(member, first, up, place, root, out)
+                self.compile(member, first, up, place, root, out)
             return
         task = self.sim.work.new_task(replace(node[1], needs=needs), id_)
         self._place(task, parent, root)
@@ -168,52 +168,72 @@ class Flows:
         for need in task.needs:
             self.takers.setdefault(need, []).append(task.id)
 
-    def _catch(self, of: int, out: list[Task]) -> None:
-        """What is called if `of` fails."""
-        catch = self._new_id()
+    def catch(self, of: int, out: list[Task], spec: Spec | None = None) -> int:
+        """What is called if `of` fails: its id."""
+        catch = self.new_id()
         self.joints[catch] = Joint("catch")
         out.append(self._join(catch, Members(1, "catch"), (of,)))
-        out.append(self.sim.work.new_task(replace(self._spec(3), needs=(catch,), instead=None)))
+        spec = spec or self._spec(3)
+        out.append(self.sim.work.new_task(replace(spec, needs=(catch,), instead=None)))
+        return out[-1].id
 
     def _open(self, root: int, when: float) -> None:
         """A group whose members come as they come, and a body behind it; or the program goes away in the midst."""
-        rng, work = self.sim.rng, self.sim.work
+        rng = self.sim.rng
         failure = rng.choice(("fail_fast", "wait", "collect"))
-        id_ = self._new_id()
-        joint = self.joints[id_] = Joint(failure, whole=False)
+        id_, tasks = self.begin_open(root, failure, self._spec)
+        self._submit_at(when, tasks)
+        for _ in range(rng.randint(0, 5)):
+            when += rng.random() * 0.03
+            self._submit_at(when, self.member(id_, root, self._draw))
+        self.sim.at_time(when + 0.01, self.end_open, id_, rng.choice((-1, 0, 0, 0, 0, 1)))
+
+    def begin_open(self, root: int, failure: str, spec: Callable[[int], Spec]) -> tuple[int, list[Task]]:
+        """An open join's id, and what is to be submitted: that, and the body `root` behind it."""
+        id_ = self.new_id()
+        self.joints[id_] = Joint(failure, whole=False)
         join = self._join(id_, Members(None, failure), ())
-        body = work.new_task(replace(self._spec(3), needs=(id_,), instead=None), root)
+        body = self.sim.work.new_task(replace(spec(3), needs=(id_,), instead=None), root)
         self._place(join, None, root)
         self._place(body, None, root)
         self.quiet.add(id_)
-        self._submit_at(when, [join, body])
-        for _ in range(rng.randint(0, 5)):
-            when += rng.random() * 0.03
-            tasks: list[Task] = []
-            first = self._new_id()
-            self._compile(self._draw(1), first, None, (id_, len(joint.members)), root, tasks)
-            joint.members.append(first)
-            self.quiet.update(task.id for task in tasks)
-            self._submit_at(when, tasks)
-        self.sim.at_time(when + 0.01, self._close, id_, rng.choice((-1, 0, 0, 0, 0, 1)))
+        return id_, [join, body]
 
-    def _close(self, id_: int, more: int) -> None:
-        """`more` than it has, by mistake; less: the program is gone."""
-        joint = self.joints[id_]
+    def member(self, id_: int, root: int, draw: Callable[[int], Node]) -> list[Task]:
+        """One more for that open join."""
+        tasks: list[Task] = []
+        members = self.joints[id_].members
+        first = self.new_id()
+        self.compile(draw(1), first, None, (id_, len(members)), root, tasks)
+        members.append(first)
+        self.quiet.update(task.id for task in tasks)
+        return tasks
+
+    def end_open(self, id_: int, more: int) -> None:
+        """No more come. `more` than it has, by mistake; less: the program is gone."""
         if more < 0:
-            self.gone.add(id_)
-            self.sim.top.receive(CLIENT, Gone(id_, 1))
+            self.sim.program.say(Gone(id_, 1))
+        else:
+            self.sim.program.say(Closed(id_, len(self.joints[id_].members) + more))
+
+    def close(self, message: Closed | Gone) -> None:
+        """The dispatcher hears that."""
+        if isinstance(message, Closed):
+            joint = self.joints[message.id]
+            joint.whole = message.count == len(joint.members)
+            self.misfits.update(() if joint.whole else (message.id,))
             return
-        joint.whole = not more
-        if more:
-            self.misfits.add(id_)
-        self.sim.top.receive(CLIENT, Closed(id_, len(joint.members) + more))
+        ids = range(message.first, message.first + message.count)
+        there = self.sim.truth.submitted
+        for id_, joint in self.joints.items():
+            if id_ in ids and not (joint.whole and there.issuperset(joint.members)):
+                self.gone.add(id_)
 
     def stand_in(self, id_: int, node: Node) -> tuple[int, Submit]:
         """What a running task submits to have it in its place."""
-        by = self._new_id()
+        by = self.new_id()
         tasks: list[Task] = []
-        self._compile(node, by, None, None, by, tasks)
+        self.compile(node, by, None, None, by, tasks)
         self.stand_ins.setdefault(id_, []).append(by)
         self.stands[by] = id_
         self.quiet.update(task.id for task in tasks)
@@ -347,9 +367,12 @@ class Flows:
         parent = self.parents.get(id_, -1)
         if parent in ends and ends[parent].state != SUCCEEDED and order[parent] < order[id_]:
             return True
-        takers = self.takers.get(id_, ())
+        takers = [each for each in self.takers.get(id_, ()) if each in self.sim.truth.submitted]
         return bool(takers) and all(
-            taker in ends and ends[taker].state != SUCCEEDED and order[taker] < order[id_] for taker in takers
+            taker in ends
+            and ends[taker].state != SUCCEEDED
+            and (order[taker] < order[id_] or ends[taker].payload in (LEFT, FULL))  # then it came too late
+            for taker in takers
         )
 
     def _is_right(self, id_: int, joint: Joint, final: Final) -> bool:

@@ -128,9 +128,13 @@ class Host:
             if isinstance(message, Done) and peer in hands:
                 self.paced.update(fn for fn, _, _ in message.pace)
         for effect in effects:
+            if self.stops():
+                return
             if self.sim.trace:
                 self.sim.note(f"        {self.name}{shown(effect)}")
             self.perform(effect)
+        if not self.tell():
+            return
         machine.check()
         self._look_at_hands(effects, hands)
         self.after(arrived, effects)
@@ -146,6 +150,14 @@ class Host:
             if deadline <= now:
                 raise Wrong("the next deadline is past: the host would spin")
             self._alarm = self.sim.at(deadline - now, self._wake_up)
+
+    def stops(self) -> bool:
+        """Whether its process is gone before the next effect."""
+        return False
+
+    def tell(self) -> bool:
+        """What it says when all that its machine wanted is done; False if it is gone before that."""
+        return True
 
     def before(self, arrived: list[tuple[int, Any]], now: float) -> None:
         """What is to be known before the machine decides."""

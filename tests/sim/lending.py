@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from zmqtasks.loans import Lacks, Told
 from zmqtasks.messages import SUCCEEDED, Lent, Lost
 
-from .flows import CLIENT
 from .links import Channel
+from .program import CLIENT, Client
 from .worlds import Wrong
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Lending:
     def __init__(self, sim: Sim) -> None:
         self.sim = sim
         rng = self.rng = Random(sim.seed * 2 + 1)
-        self.happens = rng.random() < 0.3
+        self.happens = rng.random() < 0.3 and not isinstance(sim.program, Client)  # to one broker, so far
         self._kept = rng.choice((0.0, 0.5, 0.9))  # the odds that the broker has it
         self._way_s = rng.choice((1e-5, 1e-3, 0.02))
         self._cuts = rng.randint(1, 5) if rng.random() < 0.5 else 0

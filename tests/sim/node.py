@@ -29,6 +29,7 @@ from zmqtasks.messages import (
     Recall,
     Returned,
     Run,
+    Running,
     Slots,
     Submit,
 )
@@ -36,6 +37,7 @@ from zmqtasks.messages import (
 from .child import BEATS, Child
 from .host import Host
 from .links import Channel
+from .points import NODE
 from .worlds import LANES, Place, Wrong
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class NodeHost(Host):
         super().__init__(sim, node, node.machine, place.slots)
         self.name = f"node {peer}."
         self.peer = peer
+        self.broker = sim.top  # the one that knows it
         self.place = place
         self.up, self.down = Channel(sim, sim.world.link_s), Channel(sim, sim.world.link_s)
         self.alive = True
@@ -73,6 +76,7 @@ class NodeHost(Host):
             tuple[int, int], int
         ] = {}  # ordinal and offset: the id; of all that it has not settled
         self.ordinals = 0
+        self.announced: set[int] = set()  # what it has said to be running: before a child has it
         self.asked: list[Any] = []  # tokens of questions
         self.recalled_at: float | None = None
         self.told_slots = place.slots
@@ -175,7 +179,7 @@ class NodeHost(Host):
 
     def say(self, message: Any) -> None:
         """To the broker."""
-        self.up.send(self.sim.top.receive, self.peer, message)
+        self.up.send(self.broker.receive, self.peer, message)
 
     def perform(self, effect: Any) -> None:
         """What goes up is looked at."""
@@ -209,6 +213,8 @@ class NodeHost(Host):
                 if token not in self.asked:
                     raise Wrong(f"node {self.peer} answers what nobody asked, or again")
                 self.asked.remove(token)
+            case Running(leases):
+                self.announced.update(self.leases[lease] for lease in leases)
             case Slots(slots):
                 self.told_slots = slots
         self.say(message)
@@ -229,8 +235,10 @@ class NodeHost(Host):
 
     def _turn(self) -> None:
         super().turn()
-        if self.leaving and self._is_through():
+        if self.alive and self.leaving and self._is_through():
             self._go()
+        elif self.leaving and self.machine.idle:  # a child is just looking whether it has something to start
+            self.sim.at(1e-3, self.turn_soon)
 
     def after(self, arrived: list[tuple[int, Any]], effects: list[Any]) -> None:
         """What it has, it has of the broker, and it has told what it knows."""
@@ -282,6 +290,12 @@ class NodeHost(Host):
 
     # ---- its end
 
+    def stops(self) -> bool:
+        """In the midst of a turn, with all its children."""
+        if self.sim.points.stops(NODE):
+            self.sim.take_down(self)
+        return not self.alive
+
     def kill(self) -> None:
         """The process, its children with it."""
         self._go_down(lives_on=False)
@@ -309,7 +323,7 @@ class NodeHost(Host):
         self._go_down(lives_on=False)
         if not self.replaced:
             self.replaced = True
-            self.sim.top.join_node(self.place)
+            self.sim.join_node(self.place)
 
     def pause(self, seconds: float) -> None:
         """It stands still, its children do not."""
@@ -328,7 +342,7 @@ class NodeHost(Host):
         self.say(Leaving())
         self.machine.leave(self.clock())
         self.turn_soon()
-        self.sim.at(0.003, self.sim.top.join_node, self.place)
+        self.sim.at(0.003, self.sim.join_node, self.place)
 
     def _is_through(self) -> bool:
         return bool(self.machine.idle) and all(child.lost or child.idle for child in self.children.values())
@@ -338,7 +352,7 @@ class NodeHost(Host):
             self.gone = True
             self.sim.note(f"  {self.name} goes")
             self._go_down(lives_on=False)
-            self.up.send(self.sim.top.part_with, self)
+            self.up.send(self.broker.part_with, self)
 
     def take_more(self) -> None:
         """There is a new lane that it takes."""

@@ -17,11 +17,13 @@ from .idleness import Idleness
 from .lending import Lending
 from .links import Time
 from .node import NodeHost
+from .points import Points
 from .policies import Policies
+from .program import Client, Program
 from .top import Top
 from .truth import Truth
 from .work import Work
-from .worlds import World, Wrong
+from .worlds import Place, World, Wrong
 
 if TYPE_CHECKING:
     from .child import Child
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 SAFETY_S = 0.4  # how long faults go on
 LIVENESS_S = 1000.0  # within which everything settles after that
-CLIENT = 0  # the peer id of the program that submits
+RETRY_S = 0.01  # between two tries to reach a broker
 
 
 class Core(NamedTuple):
@@ -54,6 +56,8 @@ class Sim:
         *,
         nodes: bool = False,
         flows: bool = False,
+        points: Points | None = None,
+        world: World | None = None,
         trace: Callable[[str], object] | None = None,
     ) -> None:
         self.seed = seed
@@ -62,7 +66,7 @@ class Sim:
         self.core = core
         self.trace = trace
         self.more = Random(~seed)  # for what concerns policies
-        self.world = World.draw(self.rng, self.more, nodes=nodes)
+        self.world = world or World.draw(self.rng, self.more, nodes=nodes)
         self.faulty = True
         self.time = Time()
         self.at, self.at_time = self.time.at, self.time.at_time
@@ -70,7 +74,9 @@ class Sim:
         self.flows = Flows(self)
         self.truth = Truth(self)
         self.policies = Policies(self)
+        self.points = points or Points({})
         self.top = Top(self)
+        self.program = Client(self) if points is not None and self.world.nodes else Program(self)
         self.lending = Lending(self)
         self.idleness = Idleness(self)
 
@@ -102,6 +108,7 @@ class Sim:
             self.time.go(SAFETY_S + LIVENESS_S)
             self.top.verify()
             self.lending.verify()
+            self.program.verify()
             self.truth.verify()
         except Wrong:
             raise
@@ -117,10 +124,7 @@ class Sim:
     def _plan(self) -> None:
         rng, world, work = self.rng, self.world, self.work
         work.costs = [rng.choice((2e-5, 2e-4, 2e-3, 0.02, 0.12)) for _ in range(rng.randint(1, 4))]
-        for place in world.nodes:
-            self.at(rng.random() * 0.005, self.top.join_node, place)
-        for _ in range(0 if world.nodes else world.children):
-            self.at(rng.random() * 0.005, self.top.join)
+        self._join_all()
         ids: list[int] = []
         latest = 0.0
         for _ in range(rng.randint(1, 6)):
@@ -130,7 +134,7 @@ class Sim:
                 ids += range(task.id, task.id + task.count)
                 batch.append(task)
             when = max(rng.random() * 0.2, latest)  # a need is submitted before the one that needs it
-            self.at_time(latest + when, self.top.submit, CLIENT, batch)
+            self.at_time(latest + when, self.program.submit, batch)
             latest = when
         if self.has_flows:
             ids += self.flows.plan()
@@ -159,6 +163,13 @@ class Sim:
         for _ in range(times):
             self.at(self.rng.random() * SAFETY_S / 2, fault)
 
+    def _join_all(self) -> None:
+        rng, world = self.rng, self.world
+        for place in world.nodes:
+            self.at(rng.random() * 0.005, self.join_node, place)
+        for _ in range(0 if world.nodes else world.children):
+            self.at(rng.random() * 0.005, self.top.join)
+
     # ---- what programs do
 
     def cancel(self, id_: int | None, terminate: bool) -> None:
@@ -176,12 +187,27 @@ class Sim:
             if through and self.rng.random() < 0.4:
                 id_ = self.rng.choice(through)  # its outcome is on its way
         if id_ in self.truth.submitted or id_ < 0:
-            self.top.ask(CLIENT, id_, terminate=terminate)
+            self.program.ask(id_, terminate=terminate)
 
     def _cancel_range(self, ids: range) -> None:
         """A program has no use any more for a part of what it submitted, as far as it has not started."""
         if ids[0] in self.truth.submitted:
-            self.top.drop(CLIENT, ids)
+            self.program.drop(ids)
+
+    # ---- brokers
+
+    def join_node(self, place: Place) -> None:
+        """A node comes to the broker, as soon as there is one."""
+        if self.top.alive:
+            self.top.join_node(place)
+        else:
+            self.at(RETRY_S, self.join_node, place)
+
+    def start_broker(self) -> None:
+        """Another one, where the last one is gone: it knows nothing."""
+        self.note("  a broker is there")
+        self.top = Top(self, self.top)
+        self.at(RETRY_S * self.rng.random(), self.program.meet, self.top)
 
     # ---- faults
 
@@ -200,12 +226,16 @@ class Sim:
         """A child ends, or falls silent, for no fault of its task."""
         if (child := self._victim()) is None:
             return
-        if (entry := child.current) is not None:
-            id_ = entry.id + child.item
-            innocent = entry.offset + child.item not in entry.spec.poison
-            if innocent and self.truth.deaths[id_] + 1 >= entry.spec.options.max_deliveries:
-                return  # so that whoever is DEAD is to blame
+        if self.would_blame(child):
+            return
         child.die("crash", lives_on=self.world.zombies and self.rng.random() < 0.5)
+
+    def would_blame(self, child: Child) -> bool:
+        """Whether its end would be the end of its task, which is innocent: whoever is DEAD is to blame."""
+        entry = child.current
+        if entry is None or entry.offset + child.item in entry.spec.poison:
+            return False
+        return self.truth.deaths[entry.id + child.item] + 1 >= entry.spec.options.max_deliveries
 
     def _stop(self) -> None:
         """A child stands still for a while."""
@@ -262,12 +292,13 @@ class Sim:
 
 
 def first_failure(
-    seeds: Iterable[int], core: Core = CORE, *, nodes: bool = False, flows: bool = False
+    seeds: Iterable[int], core: Core = CORE, *, nodes: bool = False, flows: bool = False, points: bool = False
 ) -> tuple[int, str] | None:
     """The first of `seeds` that finds something, and what; None if none does."""
     for seed in seeds:
         try:
-            Sim(seed, core, nodes=nodes, flows=flows).run()
+            drawn = Points.draw(seed, nodes=nodes) if points else None
+            Sim(seed, core, nodes=nodes, flows=flows, points=drawn).run()
         except Wrong as error:
             return seed, str(error)
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks.core.attempts import known_attempts
@@ -19,12 +18,10 @@ from zmqtasks.core.effects import (
     Send,
     Settle,
 )
-from zmqtasks.core.history import Happened, History
-from zmqtasks.core.ledger import TRANSITIONS
-from zmqtasks.core.ranges import Ranges
+from zmqtasks.core.history import History
+from zmqtasks.members import Closed, Gone
 from zmqtasks.messages import (
     FAILED,
-    LEASED,
     NEW,
     SCHEDULED,
     SUCCEEDED,
@@ -36,11 +33,13 @@ from zmqtasks.messages import (
     Submit,
 )
 
-from .flows import CLIENT
 from .host import Host
 from .lending import LENDER
 from .node import NodeHost
-from .truth import Final, Question
+from .points import BROKER
+from .program import CLIENT, Client
+from .story import look
+from .truth import Final
 from .worlds import Place, Wrong
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ IDLE_S = 0.1  # how long a peer may idle beside work that another could give bac
 class Top(Host):
     """Accepts, settles, answers."""
 
-    def __init__(self, sim: Sim) -> None:
+    def __init__(self, sim: Sim, before: Top | None = None) -> None:
         world = sim.world
         self.history = History()
         machine = sim.core.dispatcher(
@@ -62,7 +61,13 @@ class Top(Host):
         )
         super().__init__(sim, machine, machine, world.slots)
         self.truth = sim.truth
+        self.alive = True
         self.nodes_lost = 0
+        self._told_before = frozenset(sim.truth.final)  # by another, before this one came
+        self._news: list[int] = []  # what has ended in this turn, for the client
+        if before is not None:  # what is true is told by all nodes that there ever were
+            self.children, self.peers, self.jumped = before.children, before.peers, before.jumped
+            self.nodes_lost = before.nodes_lost + 1
         self._refused_now: set[int] = set()
         self._to_refuse: set[int] | None = None
         self._idle_since: float | None = None
@@ -72,12 +77,15 @@ class Top(Host):
     def receive(self, peer: int, message: Any) -> None:
         """A message has arrived."""
         truth = self.truth
+        if not self.alive:
+            return
+        has_client = isinstance(self.sim.program, Client)  # its broker keeps outcomes for what may still come
         if isinstance(message, Submit):
             message.known = {
                 need: truth.final[need].known()
                 for task in message.tasks
                 for need in task.needs
-                if need in truth.final and need not in self.sim.flows.quiet
+                if need in truth.final and (has_client or need not in self.sim.flows.quiet)
             }
             if peer == CLIENT:
                 message.known = self.sim.lending.lend(message.known)
@@ -88,21 +96,22 @@ class Top(Host):
             return  # the number was given up, and whoever has it is being told
         elif isinstance(message, Cancel) and message.token is None:
             truth.dropped.update(range(message.id, message.id + message.count))
+        elif isinstance(message, (Closed, Gone)):
+            self.sim.flows.close(message)
         super().receive(peer, message)
 
     def submit(self, client: int, tasks: list[Task]) -> None:
         """A program submits, and sometimes says it again."""
+        if not self.alive:
+            return
         self.receive(client, Submit(tasks))
         if self.sim.rng.random() < 0.1:
             self.sim.at(self.sim.rng.random() * 0.02, self.receive, client, Submit(tasks))
 
-    def ask(self, client: int, id_: int, *, terminate: bool) -> None:
-        """A program wants a task cancelled."""
-        self.truth.questions.append(Question(id_, terminate))
-        self.receive(client, Cancel(id_, terminate, len(self.truth.questions) - 1))
-
     def drop(self, client: int, ids: range) -> None:
         """A program has no use for these any more."""
+        if not self.alive:
+            return
         self.truth.drop(ids)
         self.receive(client, Cancel(ids[0], False, None, len(ids)))
 
@@ -116,6 +125,8 @@ class Top(Host):
 
     def lose_node(self, node: NodeHost, reason: str) -> None:
         """It is seen that a node is gone, or it only seems so; it comes again under another id."""
+        if not self.alive:
+            return
         self.nodes_lost += 1
         node.is_given_up()
         self.receive(node.peer, Lost(reason))
@@ -126,13 +137,14 @@ class Top(Host):
         nodes = [node for node in self.children.values() if isinstance(node, NodeHost)]
         gone = [node for node in nodes if node.peer not in self.machine.peers]
         return sum(
-            any(id_ in child.started | child.first | child.next for child in node.children.values())
+            id_ in node.announced
+            or any(id_ in child.started | child.first | child.next for child in node.children.values())
             for node in gone
         )
 
     def part_with(self, node: NodeHost) -> None:
         """A node has left, as it said it would: no excuse for starting anything again."""
-        if node.lost:
+        if node.lost or not self.alive:
             return
         node.lost = True
         self.receive(node.peer, Lost("it has left"))
@@ -144,7 +156,8 @@ class Top(Host):
             return
         silence_s = self.sim.world.silence_s or 0.0
         spoke = child.alive and max(child.stood_still, child.joined) < self.sim.now - silence_s
-        if not silence_s or (spoke and not self.sim.world.late):
+        at_end = not (self.truth.unsettled or self.sim.faulty)  # of the world: nobody says anything any more
+        if not silence_s or (spoke and not self.sim.world.late and not at_end):
             raise Wrong(f"node {child.peer} was given up, and had not been silent")
         self.truth.given_up += 1
         self.nodes_lost += 1
@@ -156,7 +169,37 @@ class Top(Host):
             node.hear_that_it_is_given_up()
         elif not node.replaced:
             node.replaced = True
-            self.sim.at(0.002, self.join_node, node.place)
+            self.sim.at(0.002, self.sim.join_node, node.place)
+
+    # ---- its end
+
+    def stops(self) -> bool:
+        """In the midst of a turn: all that it knew is lost."""
+        if self.sim.world.nodes and self.sim.points.stops(BROKER):
+            self.die()
+        return not self.alive
+
+    def tell(self) -> bool:
+        """Its client, how things have ended."""
+        news, self._news = self._news, []
+        program = self.sim.program
+        if isinstance(program, Client) and (its := [id_ for id_ in news if program.has_submitted(id_)]):
+            if self.stops():
+                return False
+            program.tell(its)
+        return True
+
+    def die(self) -> None:
+        """Its nodes end what they run for it, and come to the next one."""
+        self.sim.note("  the broker dies")
+        self.alive = False
+        self.truth.begin_anew()
+        self.sim.flows.released.clear()
+        for node in list(self.children.values()):
+            if isinstance(node, NodeHost) and not node.lost:
+                node.is_given_up()
+                self._replace(node)
+        self.sim.at(self.sim.rng.choice((0.0, 0.005, 0.05)), self.sim.start_broker)
 
     # ---- a turn
 
@@ -207,6 +250,7 @@ class Top(Host):
                             state, values if listed else payload, item if listed else -1, task.deliveries
                         )
                         truth.settled(task.id + item, final)
+                    self._news += range(task.id, task.id + task.count)
             case Answer(token, cancelled):
                 if token is None:
                     raise Wrong("nobody asked for that answer")
@@ -274,6 +318,8 @@ class Top(Host):
 
     def turn(self) -> None:
         """And nobody idles."""
+        if not self.alive:
+            return
         super().turn()
         if not self.sim.world.nodes:
             self._idle(progress=False)
@@ -342,27 +388,9 @@ class Top(Host):
         for node in self.children.values():
             if isinstance(node, NodeHost) and node.alive and not node.lost:
                 node.verify()
-        self._look_at_history()
-
-    def _look_at_history(self) -> None:
-        """Each life is told from its beginning to its end, step by step."""
-        stories: dict[int, list[Happened]] = {}
-        for each in self.history.of(Ranges([(0, 1 << 62)])):
-            for id_ in range(each.id, each.id + each.items):
-                stories.setdefault(id_, []).append(each)
-        for id_, final in self.truth.final.items():
-            story = stories.get(id_, [])
-            told = [(each.was, each.state, each.attempt) for each in story]
-            if not story or (story[0].was, story[-1].state) != (NEW, final.state):
-                raise Wrong(f"the story of task {id_} has no beginning or another end: {told}")
-            for before, after in pairwise(story):
-                begun = (
-                    after.attempt - before.attempt
-                )  # a node may have begun it more often, and says so later
-                if (
-                    after.was != before.state
-                    or after.state not in TRANSITIONS[after.was]
-                    or after.at < before.at
-                    or (begun != 1 if after.state == LEASED else begun > 0 and not self.sim.world.nodes)
-                ):
-                    raise Wrong(f"in the story of task {id_} something is left out: {told}")
+        known = {id_: final for id_, final in self.truth.final.items() if id_ not in self._told_before}
+        look(
+            self.history,
+            {id_: final.state for id_, final in known.items() if id_ not in self.truth.gone},
+            nodes=bool(self.sim.world.nodes),
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqtasks.journal.memory import MemoryJournal
 from zmqtasks.loans import LAPSED
-from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FAILED, SUCCEEDED, UPSTREAM_FAILED, Value
+from zmqtasks.messages import CANCELLED, DEAD, EXPIRED, FAILED, GONE, SUCCEEDED, UPSTREAM_FAILED, Value
 
 from .worlds import Wrong
 
@@ -45,6 +45,7 @@ class Question:
     id: int
     terminate: bool
     answers: list[bool] = field(default_factory=list)
+    lost: bool = False  # with the broker: whoever asked hears that
 
 
 class Truth:
@@ -57,6 +58,7 @@ class Truth:
         self.journal = MemoryJournal()
         self.final: dict[int, Final] = {}
         self.refused: set[int] = set()
+        self.gone: set[int] = set()  # with a broker
         self.questions: list[Question] = []
         self.dropped: set[int] = set()  # ids of the cancels that are no questions
         self.eta: dict[int, float] = {}
@@ -133,6 +135,19 @@ class Truth:
         if (child := self.listeners.get(id_)) is not None:
             child.host.outcome(child, id_, final.state)
 
+    def lose(self, ids: set[int]) -> None:
+        """With a broker: whatever became of them there, that is how they have ended for who submitted them."""
+        self.gone |= ids
+        self.unsettled -= ids
+        self.running -= ids
+        self.final.update((id_, Final(CANCELLED, GONE, -1, 0)) for id_ in sorted(ids))
+
+    def begin_anew(self) -> None:
+        """A broker is gone, and its journal with it."""
+        self.lose(self.submitted - self.final.keys())
+        self.journal = MemoryJournal()
+        self.unwanted.clear()
+
     def answered(self, token: int, *, cancelled: bool) -> None:
         """The dispatcher says whether it has cancelled."""
         question, world = self.questions[token], self.sim.world
@@ -152,12 +167,12 @@ class Truth:
         if missing := self.submitted - self.final.keys():
             raise Wrong(f"never settled: {missing}")
         for question in self.questions:
-            if len(question.answers) != 1:
+            if len(question.answers) != 1 and not question.lost:
                 raise Wrong(f"the cancel of {question.id} has {len(question.answers)} answers")
         # Where the node is lost that has cancelled it, its answer may be, and not what it has done.
         lost = self.sim.top.nodes_lost > 0
         cancelled = {question.id for question in self.questions if lost or True in question.answers}
-        told = cancelled | self.refused | self.dropped
+        told = cancelled | self.refused | self.dropped | self.gone
         for id_, final in self.final.items():
             if not self.sim.flows.verify(id_, final, told):
                 self._verify_end(id_, final, told=id_ in told)

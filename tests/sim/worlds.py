@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from random import Random
 from typing import Any
 
@@ -98,6 +98,7 @@ class World:
     retries: bool
     limits: bool
     expires: bool
+    fickle: float = 0.1  # how often a task that has asked another to end in its place ends by itself
     # of two levels
     nodes: tuple[Place, ...] = ()
     link_s: float = 0.0  # between the broker and a node
@@ -107,8 +108,32 @@ class World:
     pauses: int = 0  # a node stands still, its children go on
     leaves: int = 0
     new_lanes: int = 0  # a node takes more than before
+    cuts_submits: float = 0.3  # how often a client, in a process of its own, submits something in parts
     plague: bool = False  # some of what ends its child ends its node
     crossing: float = 0.0  # how often a cancel crosses what a node gives back
+
+    @classmethod
+    def calm(cls, *, nodes: bool) -> World:
+        """Two workers, or two nodes of two, and nothing goes wrong."""
+        nothing = {field.name: False for field in fields(cls) if field.type == "bool"}
+        nothing |= dict.fromkeys(("crashes", "stops", "jumps", "cancels"), 0)
+        return cls(
+            children=2,
+            slots=2,
+            queue_max=None,
+            waiting_max=64,
+            data_s=1e-4,
+            control_s=1e-4,
+            loop_s=2e-5,
+            late=0.0,
+            twice=0.0,
+            silence_s=None,
+            nodes=(Place(2), Place(2)) if nodes else (),
+            link_s=1e-4,
+            fickle=0.0,
+            cuts_submits=1.0,
+            **nothing,  # type: ignore[arg-type]  # as the fields are
+        )
 
     @classmethod
     def draw(cls, rng: Random, more: Random, *, nodes: bool = False) -> World:
