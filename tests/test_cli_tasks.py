@@ -128,7 +128,7 @@ def test_a_task_that_fails(capsys: Captured, world: World) -> None:
     assert (shown["error"]["type"], shown["error"]["message"]) == ("ValueError", "a\nb")
     assert shown["error"]["traceback"].startswith("Traceback (most recent call last):")
     assert main(["result", found[1], "--debug"]) == 1
-    assert re.search(r"^Traceback.*ValueError: a", capsys.readouterr().err, re.DOTALL)
+    assert re.search(r"^Traceback.*ValueError: a", capsys.readouterr().err, re.DOTALL | re.MULTILINE)
 
 
 def test_why_a_task_has_failed_is_explained(capsys: Captured, world: World) -> None:
