@@ -300,6 +300,11 @@ class NodeHost(Host):
         """The process, its children with it."""
         self._go_down(lives_on=False)
         self.up.cut = self.sim.rng.random() < 0.5
+        if (
+            self.lost and not self.replaced
+        ):  # it was given up, and had not heard of it: nobody else replaces it
+            self.replaced = True
+            self.sim.at(0.002, self.sim.join_node, self.place)
 
     def is_given_up(self) -> None:
         """The broker deals what it had to others: what it does now means nothing."""
