@@ -504,6 +504,23 @@ def test_a_range_is_passed_on_and_has_no_answer() -> None:
     assert rig.say(1, Returned([])) == []
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_range_crosses_what_a_node_gives_back_or_is_lost_with(lost: bool) -> None:
+    above, tasks = broker(), [single(10), span(11, 4), single(20)]
+    above.given(*tasks)
+    dropped = Cancel(10, terminate=False, token=None, count=5)
+    assert above.say(CLIENT, dropped, dropped) == [Send(1, dropped)] * 2
+    assert above.machine.peers[1].questions == [dropped]
+    rest = [(task.ordinal, 0, task.count) for task in tasks]
+    effects = above.say(1, Lost("gone") if lost else Returned(rest))
+    assert [effect for effect in effects if not isinstance(effect, Send)][-2:] == settled(
+        CANCELLED, tasks[:2], [EARLY] * 2
+    )
+    assert above.say(2, Joined(1, node=True))[-1:] == ([Send(2, Run(0, tasks[2:]))] if lost else [])
+    assert above.machine.ledger.tasks == {20: tasks[2]}
+    assert [node.questions for node in above.machine.peers.values()] == [[]] * (1 if lost else 2)
+
+
 def test_the_dispatcher_above_asks_and_says_what_the_node_says() -> None:
     above, task = broker(), single(10)
     above.given(task)

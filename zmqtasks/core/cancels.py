@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from zmqtasks.core.effects import Answer, Effect, End, Send
+from zmqtasks.core.joins import UNHEARD
 from zmqtasks.core.ledger import Ledger
 from zmqtasks.core.pace import STEAL_S
-from zmqtasks.core.peer import Peer
+from zmqtasks.core.peer import Peer, is_within
 from zmqtasks.messages import (
     CANCELLED,
     EXPIRED,
     FAILED,
     LEASED,
+    QUEUED,
     Answered,
     Cancel,
     Recall,
@@ -53,20 +55,26 @@ class Cancels:
         for question in questions:
             self.ask(question, now)
 
-    def ask_about(self, peer: Peer, now: float) -> None:
-        """A node has given back something: a question about that is answered here, before it is dealt again."""
+    def ask_about(self, peer: Peer, back: list[Task], now: float) -> None:
+        """A node has given back these: a question about any is answered here, before it is dealt again."""
+        ledger = self._ledger
         for asked in list(peer.questions):
-            task = self._ledger.find(asked.id)
-            if task is not None and task.state != LEASED:
-                peer.questions.remove(asked)
-                self.ask(asked, now)
+            if asked.count > 1:
+                if gone := [task for task in back if task.state == QUEUED and is_within(task, asked)]:
+                    ledger.deliver(ledger.settle(CANCELLED, gone, [EARLY] * len(gone)), now)
+            else:
+                task = ledger.find(asked.id)
+                if task is not None and task.state != LEASED:
+                    peer.questions.remove(asked)
+                    self.ask(asked, now)
+        peer.forget_ranges()
 
     def answer_ended(self, peer: Peer, id_: int) -> None:
         """`peer` was ended for the task `id_`: whoever asked for that hears so."""
         for asked in peer.questions:
-            if asked.id == id_:
+            if (asked.id, asked.count) == (id_, 1):
                 self._answer(asked, cancelled=True)
-        peer.questions = [asked for asked in peer.questions if asked.id != id_]
+        peer.questions = [asked for asked in peer.questions if (asked.id, asked.count) != (id_, 1)]
 
     def hear(self, peer: Peer, message: Answered) -> None:
         """A node has answered. What it had given back before is no question any more."""
@@ -113,10 +121,17 @@ class Cancels:
         tasks = ledger.within(message.id, message.count)
         if gone := [task for task in tasks if task.state != LEASED]:
             ledger.deliver(ledger.settle(CANCELLED, gone, [EARLY] * len(gone)), now)
-        for index in {task.peer for task in tasks if task.state == LEASED}:
+        out = [task for task in tasks if task.state == LEASED]
+        for index in {task.peer for task in out}:
             peer = self._peers[index]
             if peer.is_node:
                 self._sends.append(Send(peer.id, message))
+                # What it gives back before it hears that, or is lost with, must not be dealt again.
+                if message not in peer.questions and any(
+                    task.peer == index and task.root != UNHEARD for task in out
+                ):
+                    peer.forget_ranges()
+                    peer.questions.append(message)
             elif (peer.asked or not peer.barren) and message not in peer.questions:
                 peer.questions.append(message)
                 if not peer.asked:

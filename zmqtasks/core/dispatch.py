@@ -214,7 +214,9 @@ class Dispatcher:
             self._limits.relieve(peer)
         self._dealer.weigh(peer)
         peer.watch(now)
-        if peer.questions and not peer.asked and peer.ending < 0 and not peer.is_node:
+        if peer.questions and peer.is_node:
+            peer.forget_ranges()
+        elif peer.questions and not peer.asked and peer.ending < 0:
             self._cancels.ask_again(peer, now)
 
     def _done_singles(self, peer: Peer, message: Done, now: float) -> list[Delivery]:
@@ -352,7 +354,7 @@ class Dispatcher:
         peer.overdue = peer.overdue and bool(peer.hand)  # of nothing in hand there is no progress to wait for
         peer.watch(now)
         if peer.is_node:
-            self._cancels.ask_about(peer, now)
+            self._cancels.ask_about(peer, back, now)
         else:
             self._cancels.ask_again(peer, now)
 

@@ -15,6 +15,11 @@ def size(task: Task) -> int:
     return len(task.payload) + sum([weight(value.payload) for value in task.inputs])
 
 
+def is_within(task: Task, asked: Cancel) -> bool:
+    """Whether a cancel of a range is about `task`."""
+    return asked.id <= task.id and task.id + task.count <= asked.id + asked.count
+
+
 class Peer:
     """One worker: its hand, its credit, and what is asked of it."""
 
@@ -161,6 +166,15 @@ class Peer:
         on_the_way_s = self.bytes / NETWORK_BYTES_S if self.is_node else 0.0
         late_s = 2 * self.hand_s + GRACE_S + on_the_way_s
         self.due = now + late_s if self.items > self.slots else None
+
+    def forget_ranges(self) -> None:
+        """A node is not to be asked any more about ranges of which it has nothing in hand."""
+        hand = self.hand.values()
+        self.questions = [
+            asked
+            for asked in self.questions
+            if asked.count == 1 or any(is_within(task, asked) for task in hand)
+        ]
 
     def check(self) -> None:
         """Assert what must hold of its hand."""
