@@ -410,7 +410,7 @@ NODE_BUGS = {
         "dispatch", "            self._cancels.hear(peer, message)", "            pass"
     ),
     "a cancel that crosses what comes back is lost": Bug(
-        "dispatch", "            self._cancels.ask_about(peer, now)\n", "            pass\n"
+        "dispatch", "            self._cancels.ask_about(peer, back, now)\n", "            pass\n"
     ),
     "a node is recalled for a cancel": Bug(
         "cancels",
