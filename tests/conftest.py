@@ -29,7 +29,7 @@ from hypothesis import settings
 from zmqtasks.nodes.cpus import cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from brokered import Clusters
     from namespaces import Machine
@@ -118,7 +118,9 @@ def own_children() -> list[psutil.Process]:
 class Belongings:
     """What this process holds at one moment: children at any depth, threads of ours, watched descriptors."""
 
-    children: frozenset[psutil.Process]
+    children: dict[
+        psutil.Process, psutil.Process
+    ]  # with the child of this very process that each is below, or is
     threads: frozenset[threading.Thread]
     descriptors: frozenset[str]
 
@@ -127,21 +129,28 @@ class Belongings:
         """Look."""
         own = [child for child in own_children() if child.pid not in kept]
         return cls(
-            frozenset([*own, *(below for child in own for below in descendants(child))]),
+            {below: child for child in own for below in (child, *descendants(child))},
             frozenset(thread for thread in threading.enumerate() if thread.name.startswith("zmqtasks")),
             frozenset(watched_descriptors()),
         )
 
     def more_than(self, before: Belongings) -> dict[str, list[str]]:
-        """Name what is here now and was not before. What took the place of something that is gone is not more."""
+        """Name what is here now and was not before. What took the place of something that is gone is not more.
+
+        Processes of what outlives a test, a module's node say, may be on their way at either moment.
+        """
         pairs = {
-            "children": (self.children, before.children),
+            "children": (self._but_below(before.children), before._but_below(self.children)),
             "threads": (self.threads, before.threads),
             "descriptors": (self.descriptors, before.descriptors),
         }
         return {
             kind: sorted(map(str, now - then)) for kind, (now, then) in pairs.items() if len(now) > len(then)
         }
+
+    def _but_below(self, others: Collection[psutil.Process]) -> frozenset[psutil.Process]:
+        """The children, but those that are below one of the `others`."""
+        return frozenset(child for child, own in self.children.items() if child == own or own not in others)
 
 
 def watched_descriptors() -> Iterator[str]:
